@@ -1,0 +1,1 @@
+"""Extractors: arrays in, arrays out. They know no key, no HDF5 and nothing of the pipeline."""

@@ -1,0 +1,1 @@
+"""Extractors of the audio group: one file, one class."""

@@ -1,0 +1,255 @@
+"""The contract between extractors and whoever runs them: frozen records and the Protocols.
+
+Every time is in seconds on the *video's clock*: 0 is the presentation time of the first decoded frame.
+Every interval is half-open. Every array that a record holds is checked once, when the record is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating[Any]]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+UInt8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
+
+Person = Literal["main", "left", "right"]
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+class Kind(StrEnum):
+    """What a stage yields, and so what another may read."""
+
+    TIMELINE = "timeline"
+    FACES = "faces"
+    WAVEFORM = "waveform"
+    FEATURE = "feature"
+
+
+class ExtractorError(Exception):
+    """An expected failure inside an extractor: what went wrong, why, and what the user can do."""
+
+    def __init__(self, what: str, *, why: str, fix: str) -> None:
+        super().__init__(f"{what}: {why}; {fix}")
+        self.what, self.why, self.fix = what, why, fix
+
+
+def _require(holds: bool, record: str, expected: str, got: object) -> None:
+    if not holds:
+        raise ValueError(f"{record}: expected {expected}, got {got}")
+
+
+def _is_sorted(times_s: Float64) -> bool:
+    return bool(np.all(np.diff(times_s) >= 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frames:
+    """Decoded frames of one size, in presentation order.
+
+    images: (N, H, W, 3) uint8 RGB, rotated upright. times_s: (N,) float64. index: (N,) int64 source frame numbers from 0.
+    """
+
+    images: UInt8
+    times_s: Float64
+    index: Int64
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        _require(self.images.ndim == 4 and self.images.shape[3] == 3, "Frames.images", "(N, H, W, 3)", self.images.shape)
+        _require(self.images.dtype == np.uint8, "Frames.images", "uint8", self.images.dtype)
+        _require(self.times_s.shape == (n,) == self.index.shape, "Frames", f"{n} times and numbers", self.times_s.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """A timeline: per row the presentation time and the source frame shown. times_s: (T,) float64, frame: (T,) int64."""
+
+    times_s: Float64
+    frame: Int64
+
+    def __post_init__(self) -> None:
+        _require(self.times_s.shape == self.frame.shape, "Rows", f"{self.times_s.shape} frames", self.frame.shape)
+        _require(_is_sorted(self.times_s), "Rows.times_s", "non-decreasing times", "a step back")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waveform:
+    """Mono sound on the video's clock: sample i is at i / rate_hz seconds.
+
+    samples: (S,) float32 in [-1, 1], zero where the source has no sound.
+    valid: (ceil(S / (rate_hz / 100)),) bool, one per 10 ms block: False where the source has no sound (a late start, a gap).
+    """
+
+    samples: Float32
+    rate_hz: int
+    valid: Bool
+
+    def __post_init__(self) -> None:
+        _require(self.samples.ndim == 1 and self.samples.dtype == np.float32, "Waveform.samples", "(S,) float32", self.samples.shape)
+        _require(self.rate_hz > 0 and self.rate_hz % 100 == 0, "Waveform.rate_hz", "a positive multiple of 100", self.rate_hz)
+        blocks = -(-len(self.samples) // (self.rate_hz // 100))
+        _require(self.valid.shape == (blocks,), "Waveform.valid", f"({blocks},)", self.valid.shape)
+
+    def covers(self, start_s: FloatArray, stop_s: FloatArray) -> Bool:
+        """(T,) bool: the source has sound in every 10 ms block that the window [start_s, stop_s) touches."""
+        first = np.floor(np.asarray(start_s) * 100 + 1e-6).astype(np.int64)
+        last = np.ceil(np.asarray(stop_s) * 100 - 1e-6).astype(np.int64)
+        sounding = np.concatenate([[0], np.cumsum(self.valid)])
+        inside = (first >= 0) & (last <= len(self.valid)) & (last > first)
+        low, high = np.clip(first, 0, len(self.valid)), np.clip(last, 0, len(self.valid))
+        return np.asarray(inside & (sounding[high] - sounding[low] == last - first), dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """A feature over time. values: (T, D); times_s: (T,) float64 window centres; valid: (T,) bool; columns: D names or none.
+
+    Where valid is False the values are NaN: a missing value never looks like a measured one.
+    """
+
+    values: FloatArray
+    times_s: Float64
+    valid: Bool
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(self.values.ndim == 2, "Track.values", "(T, D)", self.values.shape)
+        n, d = self.values.shape
+        _require(self.times_s.shape == (n,), "Track.times_s", f"({n},)", self.times_s.shape)
+        _require(self.valid.shape == (n,) and self.valid.dtype == np.bool_, "Track.valid", f"({n},) bool", self.valid.shape)
+        _require(_is_sorted(self.times_s), "Track.times_s", "non-decreasing times", "a step back")
+        _require(len(self.columns) in (0, d), "Track.columns", f"{d} names", len(self.columns))
+        _require(bool(np.isfinite(self.values[self.valid]).all()), "Track.values", "finite values where valid", "NaN or inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detections:
+    """Every face followed through a video, M of them in all, ordered by frame.
+
+    frame: (M,) int64 source frame; track: (M,) int64 id; boxes: (M, 4) float32 x1 y1 x2 y2 in source pixels;
+    landmarks: (M, 5, 2) float32; prob: (M,) float32.
+    """
+
+    frame: Int64
+    track: Int64
+    boxes: Float32
+    landmarks: Float32
+    prob: Float32
+
+    def __post_init__(self) -> None:
+        m = len(self.frame)
+        shapes = (self.track.shape, self.boxes.shape, self.landmarks.shape, self.prob.shape)
+        _require(shapes == ((m,), (m, 4), (m, 5, 2), (m,)), "Detections", f"{m} faces in every array", shapes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faces:
+    """One person's face, per distinct source frame that was shown (F of them, ascending).
+
+    frame: (F,) int64 source frame; valid: (F,) bool; boxes: (F, 4) float32 x1 y1 x2 y2 in source pixels, half-open;
+    landmarks: (F, 5, 2) float32 (eye, eye, nose, mouth corner, mouth corner; picture-left first); prob: (F,) float32;
+    track: (F,) int64 id, -1 where there is none; jpeg: F encoded crops of size_px, empty where there is none. NaN where not valid.
+    found: every face of every person, so that a choice can be seen and changed.
+    """
+
+    size_px: int
+    frame: Int64
+    valid: Bool
+    boxes: Float32
+    landmarks: Float32
+    prob: Float32
+    track: Int64
+    jpeg: Sequence[bytes]
+    found: Detections
+
+    def __post_init__(self) -> None:
+        f = len(self.frame)
+        shapes = (self.valid.shape, self.boxes.shape, self.landmarks.shape, self.prob.shape, self.track.shape, (len(self.jpeg),))
+        _require(shapes == ((f,), (f, 4), (f, 5, 2), (f,), (f,), (f,)), "Faces", f"{f} rows in every array", shapes)
+        _require(all(bool(j) == bool(v) for j, v in zip(self.jpeg, self.valid, strict=True)), "Faces.jpeg", "a crop where valid", "a mismatch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """Where and how an extractor computes. Of these only precision and the weights' digest are part of a key."""
+
+    device: str = "cpu"
+    precision: str = "float32"
+    weights: Path | None = None
+
+
+class Extractor(Protocol):
+    """What every extractor class has. `version` is raised whenever the output's bits change.
+
+    Params: a frozen, keyword-only dataclass of bool, int, float, str, None, Literal and tuples of them, with a default for each.
+    yields: what comes out. reads(params): the kinds that go in, the main one first; none for what reads the source itself.
+    decoder: the library that decodes for it ("pyav", "ffmpeg"), whose version is then part of the key.
+    needs_weights: a weight file must be given. origin: where that file comes from. licence: of the output's terms of use.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    Params: ClassVar[type]
+    yields: ClassVar[Kind]
+    decoder: ClassVar[str | None]
+    precisions: ClassVar[tuple[str, ...]]
+    needs_weights: ClassVar[bool]
+    origin: ClassVar[str]
+    licence: ClassVar[str]
+
+    @staticmethod
+    def reads(params: Any) -> tuple[Kind, ...]: ...
+
+
+class TimelineExtractor(Extractor, Protocol):
+    def rows(self, source_times_s: Float64) -> Rows:
+        """(F,) presentation times of the decoded frames -> the rows of the timeline."""
+        ...
+
+
+class WaveformExtractor(Extractor, Protocol):
+    rate_hz: int
+
+    def condition(self, waveform: Waveform) -> Waveform: ...
+
+
+class FaceExtractor(Extractor, Protocol):
+    def follow(self, batches: Iterable[Frames], persons: Sequence[Person]) -> Mapping[Person, Faces]:
+        """Detect, track and crop. One pass over the frames; memory does not grow with their number but for the small records."""
+        ...
+
+
+class CropReader(Extractor, Protocol):
+    def read(self, crops: Mapping[int, bytes], frames: Int64) -> Faces:
+        """Encoded pictures by source frame number -> faces for the given source frames, masked where there is none."""
+        ...
+
+
+class VisualExtractor(Extractor, Protocol):
+    """Frame-wise: row i of the output depends on picture i only."""
+
+    dim: int
+    size_px: int
+    batch: int
+
+    def embed(self, crops: UInt8) -> Float32:
+        """(N, size_px, size_px, 3) uint8 RGB -> (N, dim) float32."""
+        ...
+
+
+class AudioExtractor(Extractor, Protocol):
+    dim: int
+
+    def extract(self, waveform: Waveform, row_times_s: Float64 | None) -> Track:
+        """Sound on the video's clock -> a track at the extractor's own rate, or one row per timeline row where it reads the timeline."""
+        ...

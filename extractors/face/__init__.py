@@ -1,0 +1,1 @@
+"""Extractors of the face group: one file, one class."""

@@ -1,0 +1,47 @@
+"""The one table of extractors: name -> class, and the extra that installs what it imports."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from extractors.contract import ExtractorError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    target: str  # "module:Class"
+    extra: str  # pip install "affectpipe[extra]"
+
+
+EXTRACTORS: dict[str, Entry] = {
+    "timeline": Entry("extractors.timeline:Timeline", "extract"),
+    "waveform": Entry("extractors.audio.waveform:WaveformConditioner", "extract"),
+    "mtcnn": Entry("extractors.face.mtcnn:Mtcnn", "extract"),
+    "folder": Entry("extractors.face.folder:Folder", "extract"),
+    "onet": Entry("extractors.visual.onet:ONet", "extract"),
+    "iresnet50": Entry("extractors.visual.iresnet50:IResNet50", "extract"),
+    "vggish": Entry("extractors.audio.vggish:Vggish", "extract"),
+    "logmel": Entry("extractors.audio.logmel:LogMel", "extract"),
+    "mfcc39": Entry("extractors.audio.mfcc39:Mfcc39", "extract"),
+    "egemaps_lld": Entry("extractors.audio.egemaps:EgemapsLld", "opensmile"),
+    "egemaps_functionals": Entry("extractors.audio.egemaps:EgemapsFunctionals", "opensmile"),
+}
+
+
+def load(use: str) -> Any:
+    """The extractor class that `use` names: a name of the table, or an outside "package.module:Class".
+
+    Raises ExtractorError when it cannot be imported or is not there. (The type is Any: the Protocols of the contract say what
+    each kind offers, and the pipeline checks the kind before it calls.)
+    """
+    entry = EXTRACTORS.get(use)
+    module_name, _, class_name = (entry.target if entry else use).partition(":")
+    extra = f"pip install 'affectpipe[{entry.extra}]'" if entry else f"install the package that holds {module_name}, or mend its name"
+    try:
+        return getattr(importlib.import_module(module_name), class_name)
+    except ImportError as error:
+        raise ExtractorError(f"extractor {use!r} cannot be imported", why=str(error), fix=extra) from error
+    except AttributeError as error:
+        raise ExtractorError(f"extractor {use!r} is not there", why=f"{module_name} has no {class_name!r}", fix="mend the name after the colon") from error

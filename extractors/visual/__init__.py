@@ -1,0 +1,1 @@
+"""Extractors of the visual group: one file, one class."""

@@ -1,0 +1,116 @@
+"""The ArcFace network of 50 layers: 512 numbers that say who is seen (or, with other weights, which expression)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from extractors.contract import Float32, Kind, Runtime, UInt8
+from extractors.networks import forward, place
+from extractors.weights import load_strict
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # channels and blocks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IResNet50Params:
+    """None: the definition is fixed."""
+
+
+class IResNet50:
+    """IResNet-50 in the layout of insightface's arcface_torch checkpoints. The embedding is raw: not of unit length.
+
+    Source: Deng et al., "ArcFace: additive angular margin loss for deep face recognition", CVPR 2019, section 3.1, after
+    Han et al., "Deep pyramidal residual networks", CVPR 2017 (the residual unit).
+    """
+
+    name: ClassVar[str] = "iresnet50"
+    version: ClassVar[int] = 1
+    Params: ClassVar[type] = IResNet50Params
+    yields: ClassVar[Kind] = Kind.FEATURE
+    decoder: ClassVar[str | None] = None
+    precisions: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16")
+    needs_weights: ClassVar[bool] = True
+    origin: ClassVar[str] = "the model zoo of https://github.com/deepinsight/insightface/tree/master/recognition/arcface_torch"
+    licence: ClassVar[str] = "non-commercial research (insightface's trained models)"
+    dim = 512
+    size_px = 112
+    batch = 64
+
+    @staticmethod
+    def reads(params: IResNet50Params) -> tuple[Kind, ...]:
+        return (Kind.FACES,)
+
+    def __init__(self, params: IResNet50Params, runtime: Runtime) -> None:
+        import torch
+
+        if runtime.weights is None:
+            raise ValueError("iresnet50: expected a weight file, got none")
+        with torch.device("meta"):
+            network = build()
+        load_strict(network, runtime.weights)
+        self._network, self._runtime = place(network, runtime), runtime
+
+    def embed(self, crops: UInt8) -> Float32:
+        """(N, 112, 112, 3) uint8 RGB, aligned to the ArcFace template -> (N, 512) float32. Pixels enter as (x - 127.5) / 127.5."""
+        if not len(crops):
+            return np.empty((0, self.dim), np.float32)
+        scaled = (crops.astype(np.float32) - 127.5) / 127.5
+        return forward(self._network, scaled.transpose(0, 3, 1, 2), self._runtime)
+
+
+def build() -> nn.Module:
+    """The network, untrained, with insightface's names for its tensors."""
+    from torch import nn
+
+    class IResNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+            self.bn1 = nn.BatchNorm2d(64)
+            self.prelu = nn.PReLU(64)
+            channels = (64, *(c for c, _ in STAGES))
+            for i, (width, blocks) in enumerate(STAGES):
+                units = [_unit(channels[i], width, 2), *(_unit(width, width, 1) for _ in range(blocks - 1))]
+                self.add_module(f"layer{i + 1}", nn.Sequential(*units))
+            self.bn2 = nn.BatchNorm2d(512)
+            self.fc = nn.Linear(512 * 7 * 7, 512)
+            self.features = nn.BatchNorm1d(512)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.prelu(self.bn1(self.conv1(x)))
+            for i in range(len(STAGES)):
+                x = self.get_submodule(f"layer{i + 1}")(x)
+            embedding: Tensor = self.features(self.fc(self.bn2(x).flatten(1)))
+            return embedding
+
+    return IResNet()
+
+
+def _unit(before: int, width: int, stride: int) -> nn.Module:
+    """A residual unit: normalise, convolve, normalise, PReLU, convolve with the stride, normalise; and the way around it."""
+    from torch import nn
+
+    class Unit(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn1 = nn.BatchNorm2d(before)
+            self.conv1 = nn.Conv2d(before, width, 3, padding=1, bias=False)
+            self.bn2 = nn.BatchNorm2d(width)
+            self.prelu = nn.PReLU(width)
+            self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+            self.bn3 = nn.BatchNorm2d(width)
+            around = (nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+            self.downsample = nn.Sequential(*around) if stride > 1 or before != width else nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            inner = self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x)))))
+            total: Tensor = self.bn3(inner) + self.downsample(x)
+            return total
+
+    return Unit()

@@ -1,0 +1,133 @@
+"""Weight files: finding one by name, reading it without running anything that is in it, and loading it strictly.
+
+A look-alike checkpoint that loads with half its keys left out computes something else without a word, so nothing here is
+ever loaded with `strict=False`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from extractors.contract import Extractor, ExtractorError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Names under which training scripts keep the network's state beside optimiser state and counters.
+WRAPPERS = ("state_dict", "model_state_dict", "state_dict_backbone", "net", "model", "teacher")
+# Prefixes that wrappers such as DataParallel put before every key.
+PREFIXES = ("module.", "backbone.", "model.", "encoder.")
+SHOWN = 4  # of a list of keys, how many an error names
+
+
+def find(name: str, folders: Iterable[Path]) -> Path | None:
+    """The first of the folders' files called `name`, or None.
+
+    Raises ExtractorError when `name` is not a bare file name: a stages file must not reach outside the weights folders.
+    """
+    if not name or name in (".", "..") or any(c in name for c in "/\\\0"):
+        why = "it must be a bare file name, without a folder"
+        raise ExtractorError(f"weights {name!r}", why=why, fix="put the file into a weights folder and give its name only")
+    return next((path for folder in folders if (path := folder / name).is_file()), None)
+
+
+def describe_missing(extractor: type[Extractor], name: str, folders: Sequence[Path]) -> str:
+    """One line for a report of missing weight files: which, from where, under which terms, and where to put it."""
+    places = " or ".join(map(str, folders)) or "a weights folder (none is named)"
+    return f"{extractor.name}: {name} is missing; origin: {extractor.origin}; licence: {extractor.licence}; put it into {places}"
+
+
+def load_state(path: Path, expected: Collection[str] = ()) -> dict[str, Tensor]:
+    """A checkpoint's tensors on the CPU, without what training scripts wrap around them.
+
+    The kind of file (safetensors, or what torch.save writes) is told by its content. Prefixes are taken off only where every
+    key has them, and no longer once a key is one of `expected`. Raises ExtractorError naming the file, why, and what to do;
+    a pickle that holds anything but tensors and plain containers is refused, and nothing in it is executed.
+    """
+    from torch import Tensor
+
+    content = _read(path)
+    if not isinstance(content, Mapping):
+        raise _refused(path, f"it holds a {type(content).__name__}", "give a file that holds the network's state dict")
+    state = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
+    foreign = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
+    if not state or foreign:
+        why = f"of its {len(state)} entries {len(foreign)} are no tensors ({_listed(foreign)})" if foreign else "it holds nothing"
+        raise _refused(path, why, "give a file that holds the network's state dict")
+    return _without_prefixes({str(key): value for key, value in state.items()}, expected)
+
+
+def load_strict(network: nn.Module, path: Path) -> None:
+    """Put the file's tensors into the network: every key, no other key, every shape.
+
+    The tensors are assigned, not copied, so that a network made on torch's "meta" device costs no memory or time before; it is
+    on the CPU and in the file's floating type after. Raises ExtractorError listing all that does not fit.
+    """
+    own = network.state_dict()
+    state = load_state(path, own.keys())
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    unlike = [f"{key} {_form(state[key])}, expected {_form(own[key])}" for key in own if key in state and not _fits(state[key], own[key])]
+    found = ((missing, "missing"), (unexpected, "unexpected"), (unlike, "of another shape"))
+    if problems := [f"{len(keys)} {what} ({_listed(keys)})" for keys, what in found if keys]:
+        why = f"of {len(own)} tensors, " + ", ".join(problems)
+        raise _refused(path, why, f"give the checkpoint of a {type(network).__name__} network")
+    network.load_state_dict(state, strict=True, assign=True)
+
+
+def _refused(path: Path, why: str, fix: str) -> ExtractorError:
+    return ExtractorError(f"weights {path} cannot be loaded", why=why, fix=fix)
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {'float' if tensor.is_floating_point() else 'integer'}"
+
+
+def _fits(given: Tensor, own: Tensor) -> bool:
+    return given.shape == own.shape and given.is_floating_point() == own.is_floating_point()
+
+
+def _read(path: Path) -> Any:
+    import pickle
+
+    import torch
+
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+        if head[8:9] == b"{":  # a safetensors file is a length in 8 bytes and then a JSON object
+            from safetensors.torch import load_file
+
+            return load_file(path, device="cpu")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise _refused(path, error.strerror or str(error), "check that the file is there and can be read") from error
+    except pickle.UnpicklingError as error:
+        why = f"it is damaged, or holds objects that would have to be executed ({_first_line(error)})"
+        raise _refused(path, why, "fetch it again, or save its state_dict() alone") from error
+    except ImportError as error:
+        raise _refused(path, str(error), "pip install safetensors") from error
+    except MemoryError:
+        raise  # says nothing about the file: the next try may have room
+    except Exception as error:  # a damaged file makes the readers raise almost anything: KeyError, EOFError, struct.error, ...
+        raise _refused(path, f"{type(error).__name__}: {_first_line(error)}", "fetch it again: it is damaged or no checkpoint") from error
+
+
+def _first_line(error: Exception) -> str:
+    """Readers append advice to load the file unsafely, or a C++ stack: only the finding itself is wanted."""
+    return (str(error).strip() or "no reason given").splitlines()[0].split(". ")[0]
+
+
+def _without_prefixes(state: dict[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
+    while not any(key in expected for key in state):
+        prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None)
+        if prefix is None:
+            break
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state

@@ -1,0 +1,308 @@
+"""The command line. Options and printing only: every command's work is a function elsewhere, imported when it is called."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.request import Prepared, Request
+
+OK, SOME_FAILED, WRONG_REQUEST, STOPPED = 0, 1, 2, 130
+FOLDER = click.Path(path_type=Path, file_okay=True)
+
+
+def common(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that all commands about a folder of videos share; the command gets them as one Request."""
+
+    @click.argument("videos", type=FOLDER)
+    @click.option("--stages", type=FOLDER, default="stages.yaml", show_default=True, help="The stages file.")
+    @click.option("--cache", type=FOLDER, default="cache", show_default=True, help="Where artifacts are kept.")
+    @click.option("--store", type=FOLDER, help="The store's folder.  [default: stores/NAME OF VIDEOS]")
+    @click.option("--labels", type=FOLDER, help="The folder of label files.")
+    @click.option("--task", "tasks", multiple=True, help="Only labels of this task: va, expr, au, mtl, emi, csv. May be repeated.")
+    @click.option("--weights", type=FOLDER, multiple=True, help="A folder of weight files. May be repeated.")
+    @click.option("--follow-links", is_flag=True, help="Allow links that lead out of VIDEOS.")
+    @click.option("--json", "json_", is_flag=True, help="Print JSON.")
+    @functools.wraps(command)
+    def wrapped(**options: Any) -> None:
+        from pipeline.request import Request
+
+        names = ("videos", "stages", "cache", "store", "labels", "tasks", "weights", "follow_links")
+        command(Request(**{name: options.pop(name) for name in names}), **options)
+
+    return wrapped
+
+
+class Commands(click.Group):
+    """Turns every expected error into its message and its exit status; never a traceback for something a user did."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from pipeline.errors import AffectpipeError, PassingError
+
+        try:
+            return super().invoke(ctx)
+        except AffectpipeError as error:
+            for problem in error.problems:
+                click.echo(f"error: {problem}", err=True)
+            ctx.exit(SOME_FAILED if isinstance(error, PassingError) else WRONG_REQUEST)
+        except KeyboardInterrupt:
+            click.echo("stopped; what was computed is kept, and `affectpipe run` continues from there", err=True)
+            ctx.exit(STOPPED)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="affectpipe")
+def main() -> None:
+    """Turns a folder of videos into aligned HDF5 feature stores. Exit status: 0 done, 1 some trials failed, 2 wrong request."""
+
+
+@main.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--clips", default=8, show_default=True, help="How many videos.")
+@click.option("--seconds", default=6.0, show_default=True, help="The length of each.")
+@click.option("--seed", default=0, show_default=True, help="Decides all content.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+def sample(folder: Path, clips: int, seconds: float, seed: int, json_: bool) -> None:
+    """Write a small labelled data set of real-face clips with known truth into FOLDER."""
+    from pipeline.sample import write_sample
+    from pipeline.show import as_json
+
+    told = None if json_ else functools.partial(click.echo, err=True)
+    made = write_sample(folder, clips=clips, seconds=seconds, seed=seed, progress=told)
+    if json_:
+        as_json({"videos": made.videos, "labels": made.labels, "truth": made.truth, "trials": made.trials, "n_frames": made.n_frames})
+    else:
+        click.echo(f"videos: {made.videos}\nlabels: {made.labels}\ntruth:  {made.truth}\n{len(made.trials)} trials, {made.n_frames} frames")
+
+
+@main.command()
+@common
+@click.option("--only", multiple=True, metavar="STAGE", help="Only this stage and what it needs. May be repeated.")
+@click.option("--force", multiple=True, metavar="STAGE", help="Compute this stage again even where it is cached. May be repeated.")
+@click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
+def plan(request: Request, json_: bool, only: tuple[str, ...], force: tuple[str, ...], retry_failed: bool) -> None:
+    """What would run and why, by stage. Runs nothing."""
+    from pipeline.show import as_json, duration, table
+    from pipeline.status import plan_summary
+
+    prepared = _prepare(request, quiet=json_)
+    made = prepared.plan(only=only, force=force, retry_failed=retry_failed)
+    summary = plan_summary(made, prepared.cache)
+    prepared.cache.save()
+    if json_:
+        as_json(summary | {"problems": [str(failure.problem) for failure in prepared.failures]})
+        return
+    table([row | {"estimate": duration(row["estimate_s"])} for row in summary["stages"]], _PLAN_COLUMNS)
+    click.echo(f"\n{summary['trials']} trials of {summary['sources']} sources, {summary['run']} tracks to compute", nl=False)
+    click.echo(f", about {duration(summary['estimate_s'])}" if summary["run"] else ": nothing has to run")
+    _tell(prepared)
+
+
+_PLAN_COLUMNS = ("stage", "extractor", "cached", "run", "failed", "blocked", "estimate", "reasons")
+
+
+@main.command()
+@common
+@click.option("--only", multiple=True, metavar="STAGE", help="Only this stage and what it needs. May be repeated.")
+@click.option("--force", multiple=True, metavar="STAGE", help="Compute this stage again even where it is cached. May be repeated.")
+@click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
+@click.option("--on", default="inline", show_default=True, type=click.Choice(["inline"]), help="Where the work is done.")
+def run(request: Request, json_: bool, only: tuple[str, ...], force: tuple[str, ...], retry_failed: bool, device: str, on: str) -> None:
+    """Compute what is missing, then assemble the store."""
+    from pipeline.run import run_to_store
+    from pipeline.show import as_json
+
+    prepared = _prepare(request, quiet=json_)
+    made = prepared.plan(only=only, force=force, retry_failed=retry_failed)
+    result = run_to_store(prepared, made, only=only, device=device, quiet=json_)
+    as_json(result.as_json()) if json_ else _show_run(result)
+    sys.exit(SOME_FAILED if result.has_errors else OK)
+
+
+def _show_run(result: Any) -> None:
+    from pipeline.show import size, table
+    from pipeline.story import store_story
+
+    for row in result.failures:
+        click.echo(f"{row['severity']}: {row['trial']}: {row['stage']}: {row['what']}: {row['why']}; {row['fix']}", err=True)
+    if result.n_computed:
+        click.echo(f"computed {result.n_computed} tracks: " + ", ".join(f"{name} {count}" for name, count in result.computed.items()))
+    else:
+        click.echo("nothing had to run: every track was in the cache")
+    if result.trials:
+        story = store_story(result.store)
+        table(({"feature": name, **entry} for name, entry in story["features"].items()), _FEATURE_COLUMNS)
+        n_bytes = sum(path.stat().st_size for path in result.store.glob("*.h5"))
+        changed = ", ".join(result.written) or "nothing"
+        click.echo(f"\nstore: {result.store}  ({story['n_trials']} trials, {story['n_rows']} rows, {size(n_bytes)}; written: {changed})")
+    if result.failures:
+        click.echo(f"failures: {result.failures_path}", err=True)
+
+
+_FEATURE_COLUMNS = ("feature", "dim", "dtype", "valid_share", "licence")
+
+
+@main.command()
+@common
+def status(request: Request, json_: bool) -> None:
+    """Per stage: done, missing, failed, bytes; licences in use; code that changed without a version bump."""
+    from pipeline.show import as_json, size, table
+    from pipeline.status import status as ask
+
+    prepared = _prepare(request, quiet=json_)
+    found = ask(prepared.plan(), prepared.cache)
+    prepared.cache.save()
+    if json_:
+        as_json(found)
+        return
+    table([row | {"size": size(row["bytes"])} for row in found["stages"]], _STATUS_COLUMNS)
+    for row in found["stages"]:
+        if row["code_changed"]:
+            text = f"the code of {row['extractor']} changed, its version did not; raise it, or --force {row['stage']}"
+            click.echo(f"warning: {row['stage']}: {text}", err=True)
+    click.echo("\nlicences in use: " + "; ".join(found["licences"]))
+    _tell(prepared)
+
+
+_STATUS_COLUMNS = ("stage", "extractor", "done", "missing", "failed", "size", "licence")
+
+
+@main.command()
+@common
+@click.argument("trial")
+@click.argument("stage")
+def why(request: Request, json_: bool, trial: str, stage: str) -> None:
+    """The parts of the key of TRIAL's STAGE, and which part differs from the nearest cached one."""
+    from pipeline.explain import why as ask
+    from pipeline.show import as_json
+
+    prepared = _prepare(request, quiet=json_)
+    found = ask(prepared.plan(), prepared.cache, trial, stage)
+    prepared.cache.save()
+    if json_:
+        as_json(found)
+        return
+    click.echo(f"{trial}, {stage}: {found['state']}" + (f"; it would run: {found['reason']}" if found["reason"] else ""))
+    if "failure" in found:
+        click.echo(f"failed: {found['failure']}")
+    for part, values in found["changed"].items():
+        click.echo(f"changed: {part}: {values['before']} -> {values['now']}")
+    click.echo(f"key {found['key']} is made of:")
+    for part, value in found["parts"].items():
+        click.echo(f"  {part}: {value}")
+
+
+@main.command()
+@common
+def doctor(request: Request, json_: bool) -> None:
+    """Rows against frames, variable rate, missing, short or late audio, weights, ffmpeg, GPU."""
+    from pipeline.doctor import examine
+    from pipeline.show import as_json, table
+
+    prepared = _prepare(request, quiet=json_)
+    found = examine(prepared)
+    prepared.cache.save()
+    bad = [row for row in found["trials"] if "error" in row] + [entry for entry in found["machine"] if not entry["ok"]]
+    if json_:
+        as_json(found)
+    else:
+        for entry in found["machine"]:
+            click.echo(f"{'ok ' if entry['ok'] else 'BAD'} {entry['what']}: {entry['is']}")
+        click.echo()
+        table([row for row in found["trials"] if "error" not in row], _DOCTOR_COLUMNS)
+        for row in found["trials"]:
+            if "error" in row:
+                click.echo(f"error: {row['trial']}: {row['error']}", err=True)
+        _tell(prepared)
+    sys.exit(SOME_FAILED if bad or any(failure.problem.severity.value == "error" for failure in prepared.failures) else OK)
+
+
+_DOCTOR_COLUMNS = ("trial", "n_frames_decoded", "n_labelled_rows", "mean_hz", "sound_from_s", "sound_to_s", "findings")
+
+
+@main.command()
+@click.argument("file", type=FOLDER)
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+def inspect(file: Path, json_: bool) -> None:
+    """One file's story: an artifact, a store's file, or a store's folder."""
+    from pipeline.show import as_json
+    from pipeline.story import inspect as ask
+
+    found = ask(file)
+    if json_:
+        as_json(found)
+        return
+    for name, value in found.items():
+        if isinstance(value, dict):
+            click.echo(f"{name}:")
+            for inner, detail in value.items():
+                click.echo(f"  {inner}: {detail}")
+        else:
+            click.echo(f"{name}: {value}")
+
+
+@main.command()
+@click.option("--cache", type=FOLDER, default="cache", show_default=True, help="The cache to check.")
+@click.option("--store", "stores", type=FOLDER, multiple=True, help="A store to check. May be repeated.  [default: all of stores/]")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+def verify(cache: Path, stores: tuple[Path, ...], json_: bool) -> None:
+    """Re-check the checksum of every artifact and store file."""
+    from pipeline.cache import Cache
+    from pipeline.show import as_json
+    from pipeline.upkeep import verify as check
+
+    folders = stores or tuple(sorted(path for path in Path("stores").glob("*") if path.is_dir()))
+    found = check(Cache(cache), folders)
+    if json_:
+        as_json({"n_files": found.n_files, "damaged": found.damaged})
+    else:
+        for path in found.damaged:
+            click.echo(f"damaged: {path}; `affectpipe run` makes it again", err=True)
+        click.echo(f"{found.n_files} files checked, {len(found.damaged)} damaged")
+    sys.exit(SOME_FAILED if found.damaged else OK)
+
+
+@main.command()
+@common
+@click.option("--also-stages", type=FOLDER, multiple=True, help="Another stages file whose artifacts stay. May be repeated.")
+@click.option("--delete", is_flag=True, help="Remove them; without it they are only listed.")
+def gc(request: Request, json_: bool, also_stages: tuple[Path, ...], delete: bool) -> None:
+    """Artifacts that no stages file needs for these videos. A dry run unless --delete is given."""
+    import dataclasses
+
+    from pipeline.show import as_json, size
+    from pipeline.upkeep import collect, garbage
+
+    prepared = [_prepare(dataclasses.replace(request, stages=path), quiet=json_) for path in (request.stages, *also_stages)]
+    cache = prepared[0].cache
+    found = garbage(cache, [entry.plan() for entry in prepared])
+    if delete:
+        collect(cache, found)
+    if json_:
+        as_json({"paths": found.paths, "bytes": found.n_bytes, "deleted": delete})
+        return
+    for path in found.paths:
+        click.echo(path)
+    click.echo(f"{len(found.paths)} files, {size(found.n_bytes)}: " + ("removed" if delete else "nothing was removed (give --delete)"))
+
+
+def _prepare(request: Request, *, quiet: bool) -> Prepared:
+    from pipeline.request import prepare
+
+    return prepare(request, told=None if quiet or not sys.stderr.isatty() else _told)
+
+
+def _told(done: int, of_all: int) -> None:
+    click.echo(f"\rreading {done + 1}/{of_all} sources" + ("\n" if done + 1 == of_all else ""), nl=False, err=True)
+
+
+def _tell(prepared: Prepared) -> None:
+    for failure in prepared.failures:
+        click.echo(f"{failure.problem.severity.value}: {failure.trial}: {failure.problem}", err=True)

@@ -1,0 +1,213 @@
+"""The decoding process. It runs by itself, so that a decoder that hangs or crashes takes no one with it.
+
+`python -m pipeline.decoder REQUEST` with REQUEST = {"path", "task", ...} as JSON; what it finds goes to standard output as
+records (`pipeline.records`), and `pipeline.video` reads them. It opens local files of known container formats only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+
+from pipeline.records import CONTAINERS, RECORD
+
+OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+MAX_PIXELS = 1 << 26
+AUDIO_GAP_S = 0.1  # packets further apart than this leave a gap; ffmpeg's aresample fills gaps from the same size on
+Frame = Any
+
+
+def main(request: dict[str, Any], out: BinaryIO) -> None:
+    tasks = {"probe": _probe, "times": _send_times, "frames": _send_frames, "sound": _sound}
+    try:
+        with av.open("file:" + request["path"], options=OPEN_OPTIONS, metadata_errors="replace") as container:
+            tasks[request["task"]](container, request, out)
+    except av.error.FFmpegError as error:
+        _send_json(out, b"e", {"why": error.strerror or str(error)})
+    except (ValueError, MemoryError) as error:
+        _send_json(out, b"e", {"why": str(error) or type(error).__name__})
+    out.flush()
+
+
+def choose(streams: Any) -> Any:
+    """The stream that ffmpeg would pick by itself: the largest picture, or the most channels, the default flag counting far more.
+
+    Attached pictures are no video. None where there is no stream.
+    """
+
+    def score(stream: Any) -> float:
+        size = stream.width * stream.height if stream.type == "video" else stream.channels
+        return float(size + 5_000_000 * bool(stream.disposition & av.stream.Disposition.default))
+
+    real = [stream for stream in streams if not stream.disposition & av.stream.Disposition.attached_pic]
+    return max(real, key=score, default=None)
+
+
+def _video(container: Any) -> Any:
+    stream = choose(container.streams.video)
+    if stream is None:
+        raise ValueError("no video stream")
+    if stream.width * stream.height > MAX_PIXELS:
+        raise ValueError(f"a picture of {stream.width}x{stream.height} is over {MAX_PIXELS} pixels")
+    stream.thread_type = "AUTO"
+    return stream
+
+
+def _decoded(container: Any, stream: Any, damage: dict[str, Any]) -> Iterator[tuple[Frame, float]]:
+    """Frames in presentation order with their times, counted from the first one's. What is lost is counted in `damage`."""
+    first: float | None = None
+    last = 0.0
+    step = float(1 / stream.average_rate) if stream.average_rate else 0.04
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError as error:
+            damage["ends_early"] = error.strerror
+            return
+        if packet is None:
+            return
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError as error:
+            damage["packets_lost"] = damage.get("packets_lost", 0) + 1
+            damage["why"] = error.strerror
+            continue
+        for frame in frames:
+            if frame.pts is None:
+                damage["frames_untimed"] = damage.get("frames_untimed", 0) + 1
+                time_s = last + step if first is not None else 0.0
+            else:
+                time_s = float(frame.pts * frame.time_base) - (first or 0.0)
+            if first is None:
+                first, time_s = time_s, 0.0
+            if time_s < last:
+                damage["steps_back"] = damage.get("steps_back", 0) + 1
+            last = max(last, time_s)
+            yield frame, last
+
+
+def _send_times(container: Any, request: dict[str, Any], out: BinaryIO) -> None:
+    stream = _video(container)
+    damage: dict[str, Any] = {}
+    for number, (_, time_s) in enumerate(_decoded(container, stream, damage)):
+        out.write(RECORD.pack(b"t", number, time_s, 0, 0))
+    _send_json(out, b"j", {**_describe(container), "damage": damage})
+
+
+def _send_frames(container: Any, request: dict[str, Any], out: BinaryIO) -> None:
+    """The wanted frames (ascending numbers), upright RGB."""
+    stream = _video(container)
+    wanted = np.unpackbits(np.frombuffer(zlib.decompress(bytes.fromhex(request["wanted"])), np.uint8))
+    damage: dict[str, Any] = {}
+    for number, (frame, time_s) in enumerate(_decoded(container, stream, damage)):
+        if number >= len(wanted):
+            break
+        if wanted[number]:
+            image = upright(frame)
+            out.write(RECORD.pack(b"f", number, time_s, image.shape[0], image.shape[1]))
+            out.write(image.data)
+    _send_json(out, b"j", {"damage": damage})
+
+
+def upright(frame: Frame) -> Any:
+    """(H, W, 3) uint8 RGB, turned and flipped as the stream's display matrix says."""
+    image = frame.to_ndarray(format="rgb24")
+    matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    if matrix is not None:
+        a, b, _, c, d = np.frombuffer(bytes(matrix), "<i4")[:5] / 65536.0
+        image = _turned(image, float(a), float(b), float(c), float(d))
+    return np.ascontiguousarray(image)
+
+
+def _turned(image: Any, a: float, b: float, c: float, d: float) -> Any:
+    """Apply [[a, b], [c, d]] (a row vector's x' = a x + c y, y' = b x + d y) where it is a turn by right angles, flipped or not."""
+    if abs(b) > abs(a):  # x and y change places
+        image = image.transpose(1, 0, 2)
+        right, down = c > 0, b > 0
+    else:
+        right, down = a > 0, d > 0
+    if not right:
+        image = image[:, ::-1]
+    if not down:
+        image = image[::-1]
+    return image
+
+
+def _describe(container: Any) -> dict[str, Any]:
+    """What the headers say, of every stream, and which were chosen."""
+    video, audio = choose(container.streams.video), choose(container.streams.audio)
+    streams = []
+    for stream in container.streams:
+        entry: dict[str, Any] = {"index": stream.index, "type": stream.type}
+        if stream.type in ("video", "audio"):
+            start_s = float(stream.start_time * stream.time_base) if stream.start_time is not None else None
+            entry |= {"codec": stream.codec_context.name, "start_s": start_s, "n_frames_header": stream.frames}
+        if stream.type == "video":
+            rates = {"mean_hz_header": stream.average_rate, "base_hz_header": stream.base_rate}
+            entry |= {"width": stream.width, "height": stream.height, **{k: float(v) if v else None for k, v in rates.items()}}
+        if stream.type == "audio":
+            entry |= {"rate_hz": stream.rate, "channels": stream.channels}
+        streams.append(entry)
+    return {
+        "container": container.format.name,
+        "duration_s_header": container.duration / av.time_base if container.duration else None,
+        "streams": streams,
+        "video": video.index if video is not None else None,
+        "audio": audio.index if audio is not None else None,
+    }
+
+
+def _probe(container: Any, request: dict[str, Any], out: BinaryIO) -> None:
+    _send_json(out, b"j", _describe(container))
+
+
+def _sound(container: Any, request: dict[str, Any], out: BinaryIO) -> None:
+    """When the first picture is shown and where the chosen audio stream has sound, in the container's seconds."""
+    found = _describe(container)
+    video = _video(container)
+    first: float | None = None
+    spans: list[list[float]] = []
+    for packet in container.demux([video, *(container.streams[i] for i in (found["audio"],) if i is not None)]):
+        if packet.stream.index != video.index:
+            _extend(spans, packet)
+        elif first is None:
+            first = _first_time(packet)
+    if first is None:
+        raise ValueError("no picture can be decoded")
+    _send_json(out, b"j", {**found, "first_frame_s": first, "sound_spans_s": spans})
+
+
+def _first_time(packet: Any) -> float | None:
+    try:
+        frames = packet.decode()
+    except av.error.FFmpegError:
+        return None  # the next packet may start a picture; where none does, the caller says so
+    return next((float(frame.pts * frame.time_base) for frame in frames if frame.pts is not None), None)
+
+
+def _extend(spans: list[list[float]], packet: Any) -> None:
+    if packet.pts is None or packet.size == 0 or packet.is_discard:
+        return
+    start = float(packet.pts * packet.time_base)
+    stop = start + float((packet.duration or 0) * packet.time_base)
+    if spans and start - spans[-1][1] <= AUDIO_GAP_S:
+        spans[-1][1] = max(spans[-1][1], stop)
+    else:
+        spans.append([start, stop])
+
+
+def _send_json(out: BinaryIO, tag: bytes, data: dict[str, Any]) -> None:
+    text = json.dumps(data).encode()
+    out.write(RECORD.pack(tag, 0, 0.0, 0, len(text)))
+    out.write(text)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]), sys.stdout.buffer)

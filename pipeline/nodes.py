@@ -1,0 +1,172 @@
+"""The `stages:` mapping of a stages file: first every node by itself, then the edges between them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+from extractors.contract import PRECISIONS, ExtractorError, Kind
+from extractors.registry import EXTRACTORS
+from extractors.registry import load as load_extractor
+from pipeline.document import Document, Place
+from pipeline.graph import Stage, find_cycle
+from pipeline.params import read_params
+
+STAGE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+OUTSIDE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+STAGE_KEYS = ("use", "from", "weights", "sha256", "precision", "root")
+CONTRACT = ("name", "version", "Params", "yields", "reads", "decoder", "precisions", "needs_weights", "origin", "licence")
+FILE_NAMES = ("index",)  # names that a store uses for its own files
+
+
+def read_stages(document: Document, data: Any) -> list[Stage]:
+    """The stages, their inputs found. Every problem is reported once: what cannot be read raises no doubts about what can."""
+    if not isinstance(data, dict) or not data:
+        document.report(("stages",), "must map stage names to stages", "write 'timeline: {use: timeline}' below it")
+        return []
+    nodes = _Nodes(document)
+    for name, node in data.items():
+        nodes.read(name, node)
+    return _Wiring(document, nodes, list(data)).resolved()
+
+
+class _Nodes:
+    """Reads nodes one by one. kinds: what each yields whose extractor is known; edges: what each names; stages: the faultless."""
+
+    def __init__(self, document: Document) -> None:
+        self.document, self.report = document, document.report
+        self.stages: dict[str, Stage] = {}
+        self.kinds: dict[str, Kind] = {}
+        self.edges: dict[str, tuple[str, ...]] = {}
+
+    def read(self, name: str, node: Any) -> None:
+        place: Place = ("stages", name)
+        if not STAGE_NAME.fullmatch(name) or name in FILE_NAMES:
+            self.report(place, "not a stage name", "use small letters, digits and _, starting with a letter, and not 'index'")
+        if not isinstance(node, dict) or not isinstance(node.get("use"), str):
+            self.report(place, "needs 'use: EXTRACTOR'", f"known: {', '.join(EXTRACTORS)}")
+            return
+        sources = node.get("from", [])
+        sources = [sources] if isinstance(sources, str) else sources
+        named = isinstance(sources, list) and all(isinstance(item, str) for item in sources)
+        if named:
+            self.edges[name] = tuple(sources)
+        else:
+            self.report((*place, "from"), "must be a stage or a list of stages", "write 'from: faces'")
+        extractor = self._extractor(place, node["use"])
+        if extractor is None:
+            return
+        self.kinds[name] = Kind(extractor.yields)
+        params = read_params(self.document, place, extractor.Params, node, STAGE_KEYS)
+        self._check_weights(place, node, extractor)
+        self._check_root(place, node, extractor)
+        if params is not None and named:
+            self.stages[name] = self._stage(name, node, extractor, params)
+
+    def _stage(self, name: str, node: dict[str, Any], extractor: Any, params: Any) -> Stage:
+        text = {key: node[key] for key in ("weights", "sha256", "precision") if isinstance(node.get(key), str)}
+        root = node.get("root")
+        folder = (self.document.path.parent / root).resolve() if isinstance(root, str) else None
+        return Stage(name=name, use=node["use"], extractor=extractor, params=params, inputs=self.edges[name], root=folder, **text)
+
+    def _extractor(self, place: Place, use: str) -> Any:
+        if use not in EXTRACTORS and not OUTSIDE.fullmatch(use):
+            self.document.report_unknown((*place, "use"), use, list(EXTRACTORS), noun="extractor")
+            return None
+        try:
+            extractor = load_extractor(use)
+        except ExtractorError as error:
+            self.report((*place, "use"), error.what, error.fix, why=error.why)
+            return None
+        if faults := _faults(extractor):
+            self.report((*place, "use"), f"{use} is not an extractor", "see docs/adding-an-extractor.md", why=faults)
+            return None
+        return extractor
+
+    def _check_weights(self, place: Place, node: dict[str, Any], extractor: Any) -> None:
+        weights, sha256, precision = node.get("weights"), node.get("sha256"), node.get("precision", "float32")
+        if extractor.needs_weights and not isinstance(weights, str):
+            self.report(place, "needs 'weights: FILE'", f"its file comes from {extractor.origin}")
+        if not extractor.needs_weights:
+            for key in ("weights", "sha256"):
+                if node.get(key) is not None:
+                    self.report((*place, key), f"{extractor.name} takes no weight file", "remove it")
+        elif sha256 is not None and not (isinstance(sha256, str) and SHA256.fullmatch(sha256)):
+            self.report((*place, "sha256"), "must be 64 hexadecimal digits, small letters, in quotes", "take it from sha256sum")
+        if isinstance(weights, str) and (not weights or Path(weights).name != weights or weights in (".", "..")):
+            self.report((*place, "weights"), "must be a file name without folders", "name the folder with --weights")
+        if precision not in PRECISIONS or precision not in extractor.precisions:
+            self.report((*place, "precision"), f"{extractor.name} cannot run in {precision!r}", f"known: {', '.join(extractor.precisions)}")
+
+    def _check_root(self, place: Place, node: dict[str, Any], extractor: Any) -> None:
+        if "root" in node and extractor.name != "folder":
+            self.report((*place, "root"), "only the folder extractor reads pictures", "remove it")
+        if extractor.name == "folder" and not (isinstance(node.get("root"), str) and node["root"]):
+            self.report(place, "needs 'root: DIR'", "name the folder that holds NAME/00001.jpg")
+
+
+def _faults(extractor: Any) -> str:
+    """Why an outside object is no extractor; empty where it is one."""
+    if missing := [name for name in CONTRACT if not hasattr(extractor, name)]:
+        return f"it lacks {', '.join(missing)}"
+    if not (isinstance(extractor.Params, type) and dataclasses.is_dataclass(extractor.Params)):
+        return "its Params is not a dataclass"
+    if extractor.yields not in tuple(Kind):
+        return f"it yields {extractor.yields!r}, not one of {', '.join(Kind)}"
+    return "" if type(extractor.version) is int else f"its version is {extractor.version!r}, not a whole number"
+
+
+class _Wiring:
+    """The edges between nodes. names: of all nodes, also of those that could not be read."""
+
+    def __init__(self, document: Document, nodes: _Nodes, names: list[str]) -> None:
+        self.document, self.nodes, self.names = document, nodes, names
+
+    def resolved(self) -> list[Stage]:
+        for name, inputs in self.nodes.edges.items():
+            for other in inputs:
+                if other not in self.names:
+                    self.document.report_unknown(("stages", name, "from"), other, self.names, noun="stage")
+        in_cycles = self._report_cycles(self.nodes.edges)
+        resolved = [self._with_inputs(stage) for stage in self.nodes.stages.values() if stage.name not in in_cycles]
+        if not in_cycles:  # inputs that no one named may close a cycle too
+            self._report_cycles({stage.name: stage.inputs for stage in resolved})
+        all_known = len(self.nodes.kinds) == len(self.names)
+        if all_known and Kind.TIMELINE not in self.nodes.kinds.values():
+            self.document.report(("stages",), "there is no timeline", "add 'timeline: {use: timeline}'")
+        return resolved
+
+    def _report_cycles(self, edges: dict[str, tuple[str, ...]]) -> set[str]:
+        """Every cycle, one at a time. Returns the names in them."""
+        left, found = dict(edges), set[str]()
+        while cycle := find_cycle(left):
+            self.document.report(("stages", cycle[0], "from"), f"a cycle: {' -> '.join(cycle)}", "break it")
+            found.update(cycle)
+            left = {name: inputs for name, inputs in left.items() if name not in found}
+        return found
+
+    def _with_inputs(self, stage: Stage) -> Stage:
+        """Match the stages it names, and where the choice is clear those it does not name, to the kinds that its extractor reads."""
+        place: Place = ("stages", stage.name, "from")
+        kinds = self.nodes.kinds
+        given = [name for name in stage.inputs if name in kinds]
+        reads = stage.extractor.reads(stage.params)
+        inputs: list[str] = []
+        for kind in reads:
+            named = [name for name in given if kinds[name] == kind]
+            others = [name for name in kinds if kinds[name] == kind and name != stage.name]
+            choices = named or others
+            # An input that could not be read may be the one that is looked for here.
+            in_doubt = not named and (len(given) < len(stage.inputs) or (not others and len(kinds) < len(self.names)))
+            if len(choices) != 1 and not in_doubt:
+                why = f"there are {len(choices)}: {', '.join(choices)}" if choices else "the file has none"
+                self.document.report(place, f"reads one stage that yields {kind}", "name it with 'from: STAGE'", why=why)
+            inputs.extend(choices[:1])
+        for name in given:
+            if kinds[name] not in reads:
+                fix = f"it reads {', '.join(reads) or 'the source itself'}"
+                self.document.report(place, f"does not read {name!r}, which yields {kinds[name]}", fix)
+        return dataclasses.replace(stage, inputs=tuple(inputs))

@@ -1,0 +1,231 @@
+"""The plan: every track's key, what the cache holds of them, and so what is to be computed, each with its reason. Runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+from extractors.contract import ExtractorError, Kind, Person
+from extractors.weights import describe_missing, find
+from pipeline import sound, video
+from pipeline.cache import Cache, State
+from pipeline.config import Config
+from pipeline.errors import Problem, RequestError
+from pipeline.graph import Stage, with_needed
+from pipeline.keys import KeyMaker, identity, params_part, stage_part
+from pipeline.pictures import Pictures
+from pipeline.sources import digest_of
+from pipeline.trials import Trial
+
+
+class Reason(StrEnum):
+    """Why a track is computed."""
+
+    NEW = "never computed"
+    CHANGED = "its stage changed"
+    INPUT = "an input is computed again"
+    CORRUPT = "its file is damaged"
+    FORCED = "forced"
+    RETRY = "failed before"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One artifact to compute, for the first trial that needs it."""
+
+    stage: Stage
+    key: str
+    index: int
+    trial: Trial
+    inputs: tuple[str, ...]
+    reason: Reason
+
+    @property
+    def person(self) -> Person:
+        """Whose face: a stage's parameters may name one for all trials."""
+        named: Person | Literal["auto"] = getattr(self.stage.params, "person", "auto")
+        return self.trial.person if named == "auto" else named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """keys[stage][i] is the key of trials[i]. states: what the cache held. tasks: in an order in which they can run."""
+
+    config: Config
+    trials: tuple[Trial, ...]
+    weights: Mapping[str, Path]
+    parts: Mapping[str, Mapping[str, Any]]
+    keys: Mapping[str, Sequence[str]]
+    pictures: Mapping[str, Sequence[str | None]]
+    states: Mapping[str, Mapping[str, State]]
+    tasks: tuple[Task, ...]
+    blocked: Mapping[str, frozenset[str]]  # per stage the keys that cannot be computed, because an input failed
+
+    def tasks_of(self, stage: str) -> list[Task]:
+        return [task for task in self.tasks if task.stage.name == stage]
+
+    def identity(self, stage: Stage, index: int) -> dict[str, Any]:
+        """The whole identity of one trial's track."""
+        return identity(
+            self.parts[stage.name],
+            source=self.trials[index].source.digest,
+            person=person_part(stage, self.trials[index]),
+            pictures=self.pictures[stage.name][index] if stage.root else None,
+            inputs=[self.keys[name][index] for name in stage.inputs],
+        )
+
+
+def find_weights(config: Config, folders: Sequence[Path], cache: Cache) -> tuple[dict[str, Path], dict[str, str]]:
+    """Per stage its weight file and the file's sha256. Raises RequestError naming every missing or wrong one."""
+    paths: dict[str, Path] = {}
+    digests: dict[str, str] = {}
+    problems: list[Problem] = []
+    for stage in config.stages:
+        if stage.weights is None:
+            continue
+        where = f"{config.path.name}: stages.{stage.name}.weights"
+        try:
+            path = find(stage.weights, folders)
+            if path is None:
+                why = describe_missing(stage.extractor, stage.weights, folders)
+                problems.append(Problem(what="weight file missing", where=where, why=why, fix="or name its folder with --weights DIR"))
+                continue
+            paths[stage.name], digests[stage.name] = path, digest_of(path, cache.digests)
+        except (ExtractorError, OSError) as error:
+            problems.append(Problem(what="weight file cannot be read", where=where, why=str(error), fix="mend it, then run again"))
+            continue
+        if stage.sha256 and stage.sha256 != digests[stage.name]:
+            why = f"sha256 is {digests[stage.name]}, the stages file says {stage.sha256}"
+            problems.append(Problem(what=f"{path} is another file", where=where, why=why, fix="fetch the right one, or mend sha256"))
+    if problems:
+        raise RequestError(problems)
+    return paths, digests
+
+
+def decoder_part(stage: Stage) -> str | None:
+    versions: dict[str, Callable[[], str]] = {"pyav": video.decoder_version, "ffmpeg": sound.decoder_version}
+    return versions[stage.extractor.decoder]() if stage.extractor.decoder else None
+
+
+def person_part(stage: Stage, trial: Trial) -> str | None:
+    """A faces stage follows the trial's person, unless its parameters name one."""
+    if stage.yields is not Kind.FACES or stage.root is not None:
+        return None
+    return trial.person if getattr(stage.params, "person", "auto") == "auto" else None
+
+
+def make_plan(
+    config: Config,
+    trials: Sequence[Trial],
+    cache: Cache,
+    *,
+    weights_folders: Sequence[Path] = (),
+    only: Collection[str] = (),
+    force: Collection[str] = (),
+    retry_failed: bool = False,
+    told: Callable[[str], None] | None = None,
+) -> Plan:
+    """Raises RequestError where a weight file is missing or a named stage does not exist."""
+    for name in (*only, *force):
+        config.stage(name)
+    weights, digests = find_weights(config, weights_folders, cache)
+    wanted = with_needed(config.stages, only) if only else {stage.name for stage in config.stages}
+    work = _Work(cache=cache, trials=trials, force=frozenset(force), retry_failed=retry_failed)
+    for stage in config.stages:
+        if told is not None:
+            told(stage.name)
+        part = stage_part(
+            extractor=stage.extractor.name if ":" not in stage.use else stage.use,
+            version=stage.extractor.version,
+            params=params_part(stage.params),
+            precision=stage.precision,
+            weights=digests.get(stage.name),
+            decoder=decoder_part(stage),
+        )
+        work.add(stage, part, wanted=stage.name in wanted)
+    return Plan(
+        config=config,
+        trials=tuple(trials),
+        weights=weights,
+        parts=work.parts,
+        keys=work.keys,
+        pictures=work.pictures,
+        states=work.states,
+        tasks=tuple(work.tasks),
+        blocked={name: frozenset(keys) for name, keys in work.blocked.items()},
+    )
+
+
+class _Work:
+    """The plan in the making, stage by stage, inputs first."""
+
+    def __init__(self, *, cache: Cache, trials: Sequence[Trial], force: frozenset[str], retry_failed: bool) -> None:
+        self.cache, self.trials, self.force, self.retry_failed = cache, trials, force, retry_failed
+        self.parts: dict[str, Mapping[str, Any]] = {}
+        self.keys: dict[str, list[str]] = {}
+        self.pictures: dict[str, list[str | None]] = {}
+        self.states: dict[str, dict[str, State]] = {}
+        self.tasks: list[Task] = []
+        self.running: dict[str, set[str]] = {}
+        self.blocked: dict[str, set[str]] = {}
+
+    def add(self, stage: Stage, part: Mapping[str, Any], *, wanted: bool) -> None:
+        name = stage.name
+        self.parts[name] = part
+        self.pictures[name] = self._pictures(stage) if stage.root else []
+        self.keys[name] = self._keys(stage, part)
+        self.states[name], self.running[name], self.blocked[name] = {}, set(), set()
+        seen_before: set[tuple[str, str | None]] | None = None
+        for index, key in enumerate(self.keys[name]):
+            if key in self.states[name]:
+                continue
+            state = self.states[name][key] = self.cache.state(name, key)
+            if (state is State.DONE and name not in self.force) or not wanted:
+                continue
+            inputs = [(other, self.keys[other][index]) for other in stage.inputs]
+            if any(self._is_lost(other, input_key) for other, input_key in inputs):
+                self.blocked[name].add(key)
+                continue
+            if state is State.FAILED and not self.retry_failed and name not in self.force:
+                continue
+            if seen_before is None:
+                seen_before = {(seal["source"], seal["person"]) for _, seal in self.cache.seals(name).values()}
+            trial = self.trials[index]
+            known = (trial.source.digest, person_part(stage, trial)) in seen_before
+            reason = self._reason(name, state, known=known, inputs=inputs)
+            self.running[name].add(key)
+            self.tasks.append(Task(stage=stage, key=key, index=index, trial=trial, inputs=tuple(key for _, key in inputs), reason=reason))
+
+    def _pictures(self, stage: Stage) -> list[str | None]:
+        assert stage.root is not None
+        return [Pictures(stage.root / trial.name).digest(self.cache.digests) for trial in self.trials]
+
+    def _keys(self, stage: Stage, part: Mapping[str, Any]) -> list[str]:
+        maker, pictures = KeyMaker(part), self.pictures[stage.name]
+        inputs = [self.keys[name] for name in stage.inputs]
+        return [
+            maker.key(
+                source=trial.source.digest,
+                person=person_part(stage, trial),
+                pictures=pictures[index] if pictures else None,
+                inputs=[keys[index] for keys in inputs],
+            )
+            for index, trial in enumerate(self.trials)
+        ]
+
+    def _is_lost(self, stage: str, key: str) -> bool:
+        return key in self.blocked[stage] or (self.states[stage][key] is State.FAILED and key not in self.running[stage])
+
+    def _reason(self, stage: str, state: State, *, known: bool, inputs: Sequence[tuple[str, str]]) -> Reason:
+        if state is State.CORRUPT:
+            return Reason.CORRUPT
+        if state is State.FAILED:
+            return Reason.RETRY
+        if state is State.DONE:
+            return Reason.FORCED
+        if not known:
+            return Reason.NEW
+        return Reason.INPUT if any(key in self.running[other] for other, key in inputs) else Reason.CHANGED

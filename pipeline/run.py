@@ -1,0 +1,61 @@
+"""`run`: compute what the plan asks for, assemble the store, write failures.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import failures as failure_list
+from pipeline.assemble import assemble
+from pipeline.executor import run_inline
+from pipeline.plan import Plan
+from pipeline.progress import Watch
+from pipeline.request import Prepared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A run's end. written and kept: store files; failures: rows of failures.csv."""
+
+    store: Path
+    trials: tuple[str, ...]
+    computed: Mapping[str, int]
+    written: tuple[str, ...]
+    kept: tuple[str, ...]
+    removed: tuple[str, ...]
+    failures: tuple[Mapping[str, str], ...]
+    failures_path: Path
+    has_errors: bool
+
+    @property
+    def n_computed(self) -> int:
+        return sum(self.computed.values())
+
+    def as_json(self) -> dict[str, Any]:
+        names = ("store", "trials", "computed", "written", "kept", "removed", "failures", "failures_path", "has_errors")
+        return {name: getattr(self, name) for name in names}
+
+
+def run_to_store(prepared: Prepared, plan: Plan, *, only: Sequence[str] = (), device: str = "auto", quiet: bool = False) -> Result:
+    """Raises PassingError where the store cannot be written; a trial that cannot be done is a failure in the result."""
+    folder, cache = prepared.request.store_folder, prepared.cache
+    cache.sweep()
+    with Watch(len(plan.tasks), quiet=quiet) as watch:
+        ran = run_inline(plan, cache, watch, device=device)
+    assembled = assemble(plan, cache, folder, only=only)
+    found = failure_list.collect(plan, cache, ran, (*prepared.failures, *assembled.failures))
+    path = failure_list.write(folder, found)
+    cache.save()
+    return Result(
+        store=folder,
+        trials=assembled.trials,
+        computed=ran.computed,
+        written=assembled.written,
+        kept=assembled.kept,
+        removed=assembled.removed,
+        failures=tuple(failure_list.as_rows(found)),
+        failures_path=path,
+        has_errors=failure_list.has_errors(found),
+    )

@@ -1,0 +1,152 @@
+"""How each kind of stage turns its inputs into an artifact. The extractor computes; this module reads, feeds and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from extractors.contract import Faces, Kind, Person, Rows, Track, UInt8
+from pipeline import artifact, sound, video
+from pipeline.artifact import CropRows, Provenance
+from pipeline.errors import Problem, TrialError
+from pipeline.hdf5 import guarded_file
+from pipeline.pictures import Pictures
+
+CROPS_AT_ONCE = 512  # decoded at a time: 20 MB of 112 px crops
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One artifact of a job: for which trial and person, from which input artifacts (in the order the stage reads them), to where."""
+
+    key: str
+    trial: str
+    person: Person
+    inputs: tuple[Path, ...]
+    target: Path
+
+
+# Writes one item's artifact: what it is and its warnings are handed over, the rest of the provenance is the worker's.
+Publish = Callable[[Item, Callable[[Path, Provenance], None], Sequence[str], dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a stage does, whoever the trial is. reads: the kinds of its inputs, in order; root: of organisers' pictures."""
+
+    yields: Kind
+    reads: tuple[Kind, ...]
+    extractor: Any
+    root: Path | None = None
+
+
+def run(recipe: Recipe, source: Path, items: Sequence[Item], publish: Publish) -> None:
+    """Compute the items, all of one source. Raises TrialError, PassingError or ExtractorError."""
+    kind, extractor = recipe.yields, recipe.extractor
+    if kind is Kind.TIMELINE:
+        _timeline(extractor, source, items, publish)
+    elif kind is Kind.WAVEFORM:
+        _waveform(extractor, source, items, publish)
+    elif kind is Kind.FACES:
+        _faces(extractor, source, recipe.root, items, publish)
+    else:
+        _feature(recipe, items, publish)
+
+
+def _timeline(extractor: Any, source: Path, items: Sequence[Item], publish: Publish) -> None:
+    decoded = video.frame_times(source)
+    rows: Rows = extractor.rows(decoded.times_s)
+    write = partial(artifact.write_timeline, rows=rows, source_times_s=decoded.times_s)
+    for item in items:
+        publish(item, write, _damage_warnings(decoded.info["damage"]), decoded.info)
+
+
+def _damage_warnings(damage: dict[str, Any]) -> list[str]:
+    said = {
+        "packets_lost": "packets could not be decoded, so their frames are missing",
+        "frames_untimed": "frames have no presentation time; theirs was guessed from the rate",
+        "steps_back": "frames are timed before the one they follow; their time was raised to its",
+    }
+    return [f"{damage[name]} {text}" for name, text in said.items() if name in damage]
+
+
+def _waveform(extractor: Any, source: Path, items: Sequence[Item], publish: Publish) -> None:
+    decoded = sound.decode(source, extractor.rate_hz)
+    waveform = extractor.condition(decoded.waveform)
+    for item in items:
+        publish(item, partial(artifact.write_waveform, waveform=waveform), decoded.warnings, decoded.info)
+
+
+def _faces(extractor: Any, source: Path, root: Path | None, items: Sequence[Item], publish: Publish) -> None:
+    """All persons of one source in one pass over its frames, where their timelines are the same."""
+    by_timeline: dict[Path, list[Item]] = {}
+    for item in items:
+        by_timeline.setdefault(item.inputs[0], []).append(item)
+    for timeline, group in by_timeline.items():
+        rows = artifact.read_rows(timeline)
+        shown = np.unique(rows.frame)
+        if root is not None:
+            for item in group:
+                _write_faces(item, extractor.read(Pictures(root / item.trial), shown), rows, publish)
+            continue
+        n_source = len(artifact.read_source_times(timeline))
+        batches = video.frames(source, shown, n_source)
+        found = extractor.follow(batches, tuple(dict.fromkeys(item.person for item in group)))
+        for item in group:
+            _write_faces(item, found[item.person], rows, publish)
+
+
+def _write_faces(item: Item, faces: Faces, rows: Rows, publish: Publish) -> None:
+    publish(item, partial(artifact.write_faces, faces=faces, rows=rows), (), {})
+
+
+def _feature(recipe: Recipe, items: Sequence[Item], publish: Publish) -> None:
+    """Audio and visual extractors alike: one track per item."""
+    extractor = recipe.extractor
+    for item in items:
+        inputs = dict(zip(recipe.reads, item.inputs, strict=True))
+        if Kind.FACES in inputs:
+            track = _embed(extractor, inputs[Kind.FACES])
+        else:
+            row_times_s = artifact.read_rows(inputs[Kind.TIMELINE]).times_s if Kind.TIMELINE in inputs else None
+            track = extractor.extract(artifact.read_waveform(inputs[Kind.WAVEFORM]), row_times_s)
+        publish(item, partial(artifact.write_track, track=track), (), {})
+
+
+def _embed(extractor: Any, faces: Path) -> Track:
+    """One row per timeline row. A source frame that is shown in several rows is embedded once."""
+    with guarded_file(faces) as file:
+        rows = artifact.read_crop_rows(file)
+        values = np.full((len(rows.times_s), extractor.dim), np.nan, np.float32)
+        _, first, of_row = np.unique(rows.frame, return_index=True, return_inverse=True)
+        seen = first[rows.valid[first]]
+        for start in range(0, len(seen), CROPS_AT_ONCE):
+            some = seen[start : start + CROPS_AT_ONCE]
+            crops = _crops(file, rows, some, extractor.size_px)
+            for at in range(0, len(some), extractor.batch):
+                values[some[at : at + extractor.batch]] = extractor.embed(crops[at : at + extractor.batch])
+    return Track(values=values[first][of_row], times_s=rows.times_s, valid=rows.valid)
+
+
+def _crops(file: h5py.File, rows: CropRows, which: Any, size_px: int) -> UInt8:
+    """(n, size_px, size_px, 3) uint8 RGB of the given rows."""
+    import cv2
+
+    crops = np.empty((len(which), size_px, size_px, 3), np.uint8)
+    for number, row in enumerate(which):
+        encoded = file["jpeg"][rows.offsets[row] : rows.offsets[row + 1]]
+        picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+        if picture is None:
+            problem = Problem(what="a crop cannot be decoded", where=file.filename, why=f"row {row}", fix="run verify, then run again")
+            raise TrialError(problem)
+        if picture.shape[0] != size_px:
+            shrinks = size_px < picture.shape[0]
+            picture = cv2.resize(picture, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        crops[number] = picture
+    return crops

@@ -1,0 +1,110 @@
+"""Reading a store: `index.h5` and one `<feature>.h5` per feature, all on one row axis. Needs h5py and numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import AffectpipeError, Problem
+from pipeline.hdf5 import CorruptFileError, guarded_file, read_texts, text_attr
+
+INDEX = "index.h5"
+INDEX_FORMAT, FEATURE_FORMAT = "affectpipe/index", "affectpipe/feature"
+FORMAT_VERSION = 1
+
+
+class StoreError(AffectpipeError):
+    """A store, a feature or a trial that is not there or does not fit the others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """One task's labels. values, valid: (N, C) over all rows, or (V, C), one row per trial, where per_trial."""
+
+    columns: tuple[str, ...]
+    values: npt.NDArray[np.float32]
+    valid: npt.NDArray[np.bool_]
+    per_trial: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """The row axis. Trial i has the rows offsets[i] : offsets[i + 1] of every array with N rows."""
+
+    trials: tuple[str, ...]
+    split: tuple[str, ...]
+    offsets: npt.NDArray[np.int64]
+    times_s: npt.NDArray[np.float64]
+    frame: npt.NDArray[np.int64]
+    labels: Mapping[str, Labels]
+    rows_digest: str
+
+    def rows(self, trial: str) -> slice:
+        """Raises StoreError for a trial that the store does not have."""
+        if trial not in self.trials:
+            why, fix = f"it has {len(self.trials)} others", "see `affectpipe inspect STORE`"
+            raise StoreError(Problem(what=f"no trial {trial!r}", where=INDEX, why=why, fix=fix))
+        i = self.trials.index(trial)
+        return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """An opened store. Feature files are opened per read, so a Store can be sent to another process."""
+
+    folder: Path
+    index: Index
+    features: tuple[str, ...] = field(default=())
+
+    def read(self, feature: str, rows: slice | None = None) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """values (R, D) and valid (R,) of the given rows, or of all. Raises StoreError where the feature is missing or of other rows."""
+        if feature not in self.features:
+            known = ", ".join(self.features) or "none"
+            raise StoreError(Problem(what=f"no feature {feature!r}", where=str(self.folder), why=f"it has: {known}", fix="run its stage"))
+        path = self.folder / f"{feature}.h5"
+        with guarded_file(path) as file:
+            if text_attr(file.attrs, "rows") != self.index.rows_digest:
+                why, fix = "its rows are not those of index.h5", "run `affectpipe run` to its end"
+                raise StoreError(Problem(what="does not belong to this index", where=str(path), why=why, fix=fix))
+            window = rows if rows is not None else slice(None)
+            return file["values"][window], file["valid"][window]
+
+
+def open_store(folder: Path) -> Store:
+    """Raises StoreError where there is no store or its index cannot be read."""
+    try:
+        with guarded_file(folder / INDEX) as file:
+            index = _read_index(file)
+    except (FileNotFoundError, CorruptFileError, KeyError) as error:
+        fix = "give the folder of a store, or make it with `affectpipe run`"
+        raise StoreError(Problem(what="no store", where=str(folder), why=str(error), fix=fix)) from error
+    names = sorted(path.stem for path in folder.glob("*.h5") if path.name != INDEX and not path.name.startswith("."))
+    return Store(folder=folder, index=index, features=tuple(names))
+
+
+def _read_index(file: h5py.File) -> Index:
+    if text_attr(file.attrs, "format") != INDEX_FORMAT or int(file.attrs["format_version"]) != FORMAT_VERSION:
+        raise CorruptFileError(f"{file.filename}: not an {INDEX_FORMAT} file of version {FORMAT_VERSION}")
+    labels = {}
+    for task, group in file["labels"].items():
+        labels[task] = Labels(
+            columns=tuple(read_texts(group, "columns")),
+            values=group["values"][:],
+            valid=group["valid"][:],
+            per_trial=bool(group.attrs["per_trial"]),
+        )
+    return Index(
+        trials=tuple(read_texts(file, "trials")),
+        split=tuple(read_texts(file, "split")),
+        offsets=file["offsets"][:],
+        times_s=file["times_s"][:],
+        frame=file["frame"][:],
+        labels=labels,
+        rows_digest=text_attr(file.attrs, "rows"),
+    )

@@ -1,0 +1,77 @@
+"""`inspect`: one file's story, or a store's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pipeline.errors import Problem, RequestError
+from pipeline.hdf5 import CorruptFileError, guarded_file, is_whole
+from pipeline.store import open_store
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Attributes and datasets of an HDF5 file of ours, or the contents of a store's folder. Raises RequestError, StoreError."""
+    if path.is_dir():
+        return store_story(path)
+    try:
+        with guarded_file(path) as file:
+            if not str(file.attrs.get("format", "")).startswith("affectpipe/"):
+                raise CorruptFileError("it has no `format` attribute of affectpipe's")
+            attributes = {name: _plain(value) for name, value in sorted(file.attrs.items())}
+            story = {"file": str(path), "bytes": path.stat().st_size, "attributes": attributes, "datasets": _datasets(file)}
+            if "valid" in file:
+                story["valid_share"] = round(float(np.mean(file["valid"][:])), 4) if len(file["valid"]) else 0.0
+    except (FileNotFoundError, CorruptFileError) as error:
+        fix = "give an artifact, a store's file, or a store's folder"
+        raise RequestError(Problem(what="cannot be inspected", where=str(path), why=str(error), fix=fix)) from error
+    return story | {"whole": is_whole(path)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("ascii", "replace")
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, str) and value[:1] in "{[":
+        return json.loads(value)
+    return value
+
+
+def _datasets(file: h5py.File) -> dict[str, str]:
+    found: dict[str, str] = {}
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = f"{item.shape} {item.dtype}"
+
+    file.visititems(note)
+    return found
+
+
+def store_story(folder: Path) -> dict[str, Any]:
+    """Trials, rows, tasks and per feature its size, type, the share of valid rows and its licence."""
+    store = open_store(folder)
+    index = store.index
+    features = {}
+    for name in store.features:
+        with guarded_file(folder / f"{name}.h5") as file:
+            features[name] = {
+                "dim": file["values"].shape[1],
+                "dtype": str(file["values"].dtype),
+                "valid_share": round(float(np.mean(file["valid"][:])), 4) if len(file["valid"]) else 0.0,
+                "licence": str(file.attrs["licence"]),
+                "extractor": f"{file.attrs['extractor']} {file.attrs['extractor_version']}",
+                "fits_index": file.attrs["rows"] == index.rows_digest,
+            }
+    tasks = {
+        task: {"columns": list(labels.columns), "valid_share": round(float(labels.valid.mean()), 4) if labels.valid.size else 0.0}
+        for task, labels in index.labels.items()
+    }
+    rows = {trial: int(index.offsets[i + 1] - index.offsets[i]) for i, trial in enumerate(index.trials)}
+    counts = {"n_trials": len(index.trials), "n_rows": len(index.times_s)}
+    return {"store": str(folder), **counts, "tasks": tasks, "features": features, "rows": rows}
