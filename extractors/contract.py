@@ -176,7 +176,9 @@ class Faces:
         f = len(self.frame)
         shapes = (self.valid.shape, self.boxes.shape, self.landmarks.shape, self.prob.shape, self.track.shape, (len(self.jpeg),))
         _require(shapes == ((f,), (f, 4), (f, 5, 2), (f,), (f,), (f,)), "Faces", f"{f} rows in every array", shapes)
-        _require(all(bool(j) == bool(v) for j, v in zip(self.jpeg, self.valid, strict=True)), "Faces.jpeg", "a crop where valid", "a mismatch")
+        _require(
+            all(bool(j) == bool(v) for j, v in zip(self.jpeg, self.valid, strict=True)), "Faces.jpeg", "a crop where valid", "a mismatch"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,4 +44,6 @@ def load(use: str) -> Any:
     except ImportError as error:
         raise ExtractorError(f"extractor {use!r} cannot be imported", why=str(error), fix=extra) from error
     except AttributeError as error:
-        raise ExtractorError(f"extractor {use!r} is not there", why=f"{module_name} has no {class_name!r}", fix="mend the name after the colon") from error
+        raise ExtractorError(
+            f"extractor {use!r} is not there", why=f"{module_name} has no {class_name!r}", fix="mend the name after the colon"
+        ) from error

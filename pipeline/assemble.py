@@ -16,7 +16,7 @@ from extractors.contract import Float32
 from pipeline import artifact
 from pipeline.align import align, fill
 from pipeline.cache import Cache, State
-from pipeline.config import Config, StoreSpec
+from pipeline.config import StoreSpec
 from pipeline.errors import Problem, Severity
 from pipeline.graph import Stage
 from pipeline.hdf5 import CorruptFileError, guarded_file, is_whole, sealed_file, text_attr, write_texts
@@ -47,14 +47,16 @@ def assemble(plan: Plan, cache: Cache, folder: Path, *, only: Sequence[str] = ()
     files = _Files(folder, cache.stores)
     built = _index(plan, cache, files)
     failures = list(built.failures)
-    present = {stage.name for stage in plan.config.features}
     for stage in plan.config.features:
-        if not only or stage.name in only:
+        if not only or stage.name in only or f"{stage.name}.h5" in files.removed:
             failures += _feature(stage, plan, cache, files, built)
-    files.remove_stale(present, built.rows_digest)
     cache.stores.save()
     return Assembled(
-        written=tuple(files.written), kept=tuple(files.kept), removed=tuple(files.removed), failures=tuple(failures), trials=built.trials
+        written=tuple(files.written),
+        kept=tuple(files.kept),
+        removed=tuple(name for name in files.removed if name not in files.written),
+        failures=tuple(failures),
+        trials=built.trials,
     )
 
 
@@ -92,12 +94,10 @@ class _Files:
         self.memo.put(str(path.resolve()), path.stat(), inputs, settled=True)
         self.written.append(name)
 
-    def remove_stale(self, present: set[str], rows_digest: str) -> None:
-        """Features that the stages file no longer has stay while they fit the index. One that does not would be misread: it goes."""
+    def remove_misfits(self, rows_digest: str) -> None:
+        """Features on another row axis: a reader that does not compare digests would misread them, so they go before the index comes."""
         for path in sorted(self.folder.glob("*.h5")):
-            if path.name == INDEX or path.name.startswith(".") or path.stem in present:
-                continue
-            if _rows_of(path) not in (rows_digest, None):
+            if path.name != INDEX and not path.name.startswith(".") and _rows_of(path) not in (rows_digest, None):
                 path.unlink()
                 self.removed.append(path.name)
 
@@ -130,6 +130,7 @@ def _index(plan: Plan, cache: Cache, files: _Files) -> Built:
     with published(files.folder / INDEX) as temporary, sealed_file(temporary) as file:
         built = builder.write(file)
         file.attrs["inputs"] = inputs
+        files.remove_misfits(built.rows_digest)
     files.wrote(INDEX, inputs)
     return built
 
@@ -138,7 +139,7 @@ def _feature(stage: Stage, plan: Plan, cache: Cache, files: _Files, built: Built
     spec, name = plan.config.store, f"{stage.name}.h5"
     index_of = {trial.name: i for i, trial in enumerate(plan.trials)}
     keys = [plan.keys[stage.name][index_of[trial]] for trial in built.trials]
-    done = [cache.path(stage.name, key).exists() and cache.state(stage.name, key) is State.DONE for key in keys]
+    done = [cache.state(stage.name, key) is State.DONE for key in keys]
     if not any(done):
         return []
     have = [key if there else None for key, there in zip(keys, done, strict=True)]
@@ -214,9 +215,3 @@ def _describe(file: Any, stage: Stage, spec: StoreSpec, about: Mapping[str, Any]
     }
     for name, value in attributes.items():
         file.attrs[name] = json.dumps(value) if isinstance(value, Mapping) else value
-
-
-def spec_text(config: Config) -> str:
-    """The store's policies in a line, for people."""
-    spec = config.store
-    return f"rows: {spec.rows}, dtype: {spec.dtype}, align: {dict(spec.align)}, fill: {dict(spec.fill)}, tail: {spec.tail}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from pipeline.artifact import read_about
-from pipeline.errors import Problem, Severity
+from pipeline.errors import Problem, read_problem
 from pipeline.hdf5 import CorruptFileError, is_whole
 from pipeline.memo import StatMemo
 from pipeline.publish import publish_text, sweep
@@ -38,13 +39,17 @@ class Cache:
     """`root/<stage>/<key[:2]>/<key>.h5`, and beside it `<key>.failed.json` for a failure that would only repeat."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self._root = root, str(root)
         self.digests = StatMemo(root / "digests.json")  # of media and weight files, by path
         self.stores = StatMemo(root / "stores.json")  # what each store file was made from, by path
         self._seals: dict[str, StatMemo] = {}
 
     def path(self, stage: str, key: str) -> Path:
-        return self.root / stage / key[:2] / f"{key}.h5"
+        return Path(self._file(stage, key))
+
+    def _file(self, stage: str, key: str) -> str:
+        # A plan asks hundreds of thousands of times, and making a Path of its parts costs more than asking the file system.
+        return f"{self._root}/{stage}/{key[:2]}/{key}.h5"
 
     def failure_path(self, stage: str, key: str) -> Path:
         return self.root / stage / key[:2] / f"{key}.failed.json"
@@ -58,7 +63,7 @@ class Cache:
     def state(self, stage: str, key: str) -> State:
         """A file unchanged since it was last found whole is done; a changed or unknown one is read through to its checksum."""
         try:
-            stat = self.path(stage, key).stat()
+            stat = os.stat(self._file(stage, key))
         except FileNotFoundError:
             return State.FAILED if self.failure_path(stage, key).exists() else State.MISSING
         if self.seals(stage).get(key, stat) is not None:
@@ -102,8 +107,7 @@ class Cache:
         """The recorded reason. A record that cannot be read counts as a failure without one."""
         path = self.failure_path(stage, key)
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))["problem"]
-            return Problem(**{**record, "severity": Severity(record["severity"])})
+            return read_problem(json.loads(path.read_text(encoding="utf-8"))["problem"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             return Problem(what="failed before", where=str(path), why=f"its record cannot be read ({error})", fix="run with --retry-failed")
 
@@ -131,4 +135,3 @@ class Cache:
 
     def sweep(self) -> int:
         return sweep(self.root)
-

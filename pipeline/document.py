@@ -18,12 +18,16 @@ Place = tuple[str, ...]
 
 @dataclass(slots=True)
 class Document:
-    """One YAML file as plain data (dict, list, str, bool, int, float, None), with the line of every key and all problems so far."""
+    """One YAML file as plain data (dict, list, str, bool, int, float, None), with the line of every key and all problems so far.
+
+    A value that cannot be read is reported, None in the data, and its place is in `unread`: no more is reported of it.
+    """
 
     path: Path
     data: Any = None
     lines: dict[Place, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    unread: set[Place] = field(default_factory=set)
 
     def line(self, place: Place) -> int:
         """The line of the key at this place, or of the nearest key above it."""
@@ -31,7 +35,17 @@ class Document:
             place = place[:-1]
         return self.lines.get(place, 1)
 
+    def at(self, place: Place, key: str) -> Place:
+        """The place of the key where it is written, else the place that lacks it."""
+        return (*place, key) if (*place, key) in self.lines else place
+
+    def report_unread(self, place: Place, what: str, fix: str, why: str = "") -> None:
+        self.report(place, what, fix, why)
+        self.unread.add(place)
+
     def report(self, place: Place, what: str, fix: str = "", why: str = "") -> None:
+        if any(place[:length] in self.unread for length in range(1, len(place) + 1)):
+            return
         dotted = ".".join(place)
         what = f"{dotted}: {what}" if dotted else what
         self.problems.append(Problem(what=what, where=f"{self.path.name}:{self.line(place)}", why=why, fix=fix))
@@ -69,7 +83,7 @@ def load(path: Path) -> Document:
 
 def _plain(node: yaml.Node, place: Place, document: Document, seen: set[int]) -> Any:
     if id(node) in seen:
-        document.report(place, "aliases are not supported", "write the value out")
+        document.report_unread(place, "aliases are not supported", "write the value out")
         return None
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
@@ -102,13 +116,15 @@ def _scalar(node: yaml.Node, place: Place, document: Document) -> Any:
     try:
         value = yaml.SafeLoader("").construct_object(node, deep=True)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # the last two: PyYAML on `!!bool maybe`, `!!timestamp no`
-        document.report(place, "not a plain value", "write text, a number, true, false or null", why=str(getattr(error, "problem", error)))
+        document.report_unread(
+            place, "not a plain value", "write text, a number, true, false or null", why=str(getattr(error, "problem", error))
+        )
         return None
     if isinstance(value, str) and not _is_writable(value):
-        document.report(place, "holds a character that no file or terminal takes", "write plain text")
+        document.report_unread(place, "holds a character that no file or terminal takes", "write plain text")
         return None
     if isinstance(value, float) and not math.isfinite(value):
-        document.report(place, "not a finite number", "write a finite one")
+        document.report_unread(place, "not a finite number", "write a finite one")
         return None
     if not isinstance(value, str | bool | int | float | None):
         return str(node.value)  # dates and the like stay the text that was written

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Severity(StrEnum):
@@ -26,6 +27,11 @@ class Problem:
         why = f": {self.why}" if self.why else ""
         fix = f"; {self.fix}" if self.fix else ""
         return f"{self.where}: {self.what}{why}{fix}"
+
+
+def read_problem(record: Mapping[str, Any]) -> Problem:
+    """What `dataclasses.asdict` made of a Problem, read back. Raises KeyError, TypeError or ValueError where it is none."""
+    return Problem(**{**record, "severity": Severity(record["severity"])})
 
 
 class AffectpipeError(Exception):

@@ -27,7 +27,7 @@ def collect(plan: Plan, cache: Cache, ran: Ran, others: Sequence[Failure]) -> tu
             if problem := _problem(plan, cache, ran, stage.name, key):
                 found.append(Failure(trial=trial.name, stage=stage.name, problem=problem))
                 break
-            if cache.path(stage.name, key).exists():
+            if cache.state(stage.name, key) is State.DONE:
                 for text in cache.known(stage.name, key)["warnings"]:
                     found.append(Failure(trial=trial.name, stage=stage.name, problem=_warning(text, trial.source.path)))
     return tuple(found)
@@ -66,10 +66,12 @@ def _row(group: Sequence[Failure]) -> dict[str, str]:
 
 
 def write(folder: Path, failures: Sequence[Failure]) -> Path:
-    """Publish failures.csv, of its header alone where all went well."""
+    """Bring failures.csv up to date; it is of its header alone where all went well."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(as_rows(failures))
-    publish_text(folder / FILE, text.getvalue())
-    return folder / FILE
+    path = folder / FILE
+    if not path.is_file() or path.read_bytes() != text.getvalue().encode():  # like every file of a store, written only where it changes
+        publish_text(path, text.getvalue())
+    return path

@@ -17,7 +17,7 @@ from extractors.contract import Float64, Int64
 from pipeline import artifact
 from pipeline.annotations import TrialLabels
 from pipeline.cache import Cache, State
-from pipeline.errors import Problem
+from pipeline.errors import read_problem
 from pipeline.hdf5 import guarded_file, read_texts, text_attr, write_texts
 from pipeline.plan import Plan
 from pipeline.rows import Axis, make_axis, put_labels
@@ -43,12 +43,7 @@ class IndexBuilder:
     def __init__(self, plan: Plan, cache: Cache) -> None:
         self.spec, self.cache, self.stage = plan.config.store, cache, plan.config.timeline.name
         keys = plan.keys[self.stage]
-        self.trials = [
-            (trial, keys[i]) for i, trial in enumerate(plan.trials) if plan.states[self.stage][keys[i]] is State.DONE or self._done(keys[i])
-        ]
-
-    def _done(self, key: str) -> bool:
-        return self.cache.state(self.stage, key) is State.DONE
+        self.trials = [(trial, key) for trial, key in zip(plan.trials, keys, strict=True) if cache.state(self.stage, key) is State.DONE]
 
     def inputs(self) -> list[Any]:
         """Everything that decides the index's content."""
@@ -94,7 +89,7 @@ def read_built(path: Path) -> Built:
             times_s=file["times_s"][:],
             frame=file["frame"][:],
             rows_digest=text_attr(file.attrs, "rows"),
-            failures=tuple(Failure(trial=entry["trial"], stage="labels", problem=Problem(**entry["problem"])) for entry in said),
+            failures=tuple(Failure(trial=entry["trial"], stage="labels", problem=read_problem(entry["problem"])) for entry in said),
         )
 
 

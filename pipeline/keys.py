@@ -57,9 +57,7 @@ def stage_part(
     }
 
 
-def identity(
-    stage: Mapping[str, Any], *, source: str, person: str | None, pictures: str | None, inputs: Sequence[str]
-) -> dict[str, Any]:
+def identity(stage: Mapping[str, Any], *, source: str, person: str | None, pictures: str | None, inputs: Sequence[str]) -> dict[str, Any]:
     """The whole identity of one track. source and pictures are digests; inputs are keys, in the order in which the stage reads them."""
     return {
         "schema": SCHEMA,

@@ -47,7 +47,7 @@ class _Nodes:
         if not STAGE_NAME.fullmatch(name) or name in FILE_NAMES:
             self.report(place, "not a stage name", "use small letters, digits and _, starting with a letter, and not 'index'")
         if not isinstance(node, dict) or not isinstance(node.get("use"), str):
-            self.report(place, "needs 'use: EXTRACTOR'", f"known: {', '.join(EXTRACTORS)}")
+            self.report(self.document.at(place, "use"), "needs 'use: EXTRACTOR'", f"known: {', '.join(EXTRACTORS)}")
             return
         sources = node.get("from", [])
         sources = [sources] if isinstance(sources, str) else sources
@@ -89,7 +89,7 @@ class _Nodes:
     def _check_weights(self, place: Place, node: dict[str, Any], extractor: Any) -> None:
         weights, sha256, precision = node.get("weights"), node.get("sha256"), node.get("precision", "float32")
         if extractor.needs_weights and not isinstance(weights, str):
-            self.report(place, "needs 'weights: FILE'", f"its file comes from {extractor.origin}")
+            self.report(self.document.at(place, "weights"), "needs 'weights: FILE'", f"its file comes from {extractor.origin}")
         if not extractor.needs_weights:
             for key in ("weights", "sha256"):
                 if node.get(key) is not None:
@@ -105,7 +105,7 @@ class _Nodes:
         if "root" in node and extractor.name != "folder":
             self.report((*place, "root"), "only the folder extractor reads pictures", "remove it")
         if extractor.name == "folder" and not (isinstance(node.get("root"), str) and node["root"]):
-            self.report(place, "needs 'root: DIR'", "name the folder that holds NAME/00001.jpg")
+            self.report(self.document.at(place, "root"), "needs 'root: DIR'", "name the folder that holds NAME/00001.jpg")
 
 
 def _faults(extractor: Any) -> str:

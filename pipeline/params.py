@@ -23,7 +23,7 @@ def read_params(document: Document, place: Place, params_type: Any, node: dict[s
     before = len(document.problems)
     values: dict[str, Any] = {}
     for key, value in node.items():
-        if key in reserved:
+        if key in reserved or (*place, key) in document.unread:
             continue
         if key not in names:
             document.report_unknown((*place, key), key, [*names, *reserved])

@@ -132,7 +132,8 @@ def make_plan(
     for name in (*only, *force):
         config.stage(name)
     weights, digests = find_weights(config, weights_folders, cache)
-    wanted = with_needed(config.stages, only) if only else {stage.name for stage in config.stages}
+    # whatever is computed, the store needs its row axis
+    wanted = with_needed(config.stages, (*only, config.timeline.name)) if only else {stage.name for stage in config.stages}
     work = _Work(cache=cache, trials=trials, force=frozenset(force), retry_failed=retry_failed)
     for stage in config.stages:
         if told is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import select
 import subprocess
@@ -9,6 +11,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 ERROR_BYTES = 4000
+PIPE_BYTES = 1 << 20  # a picture of 1080p is 6 MB
 
 
 class StalledError(Exception):
@@ -30,6 +33,9 @@ class Process:
         os.close(self._write_errors)
         assert self._child.stdout is not None
         self._out = self._child.stdout.fileno()
+        if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux; elsewhere the pipe only takes more turns
+            with contextlib.suppress(OSError):  # the kernel may allow this user less
+                fcntl.fcntl(self._out, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

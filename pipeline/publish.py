@@ -24,18 +24,19 @@ def published(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-{target.name}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, target)
-        _sync(target.parent)
+        try:
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, target)
+            _sync(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         if error.errno is None and "errno = " not in str(error):  # HDF5 puts the system's error into its text; without one it is a defect
             raise
         why = error.strerror or str(error)
         fix = "make room or mend the permissions there, then run again"
         raise PassingError(Problem(what="cannot be written", where=str(target), why=why, fix=fix)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def publish_text(target: Path, text: str) -> None:
@@ -62,4 +63,3 @@ def sweep(root: Path, *, older_than_s: float = STALE_S) -> int:
         except (FileNotFoundError, PermissionError):
             continue  # another client swept it first, or it is another user's to sweep
     return removed
-

@@ -12,6 +12,7 @@ from pipeline.assemble import assemble
 from pipeline.executor import run_inline
 from pipeline.plan import Plan
 from pipeline.progress import Watch
+from pipeline.publish import sweep
 from pipeline.request import Prepared
 
 
@@ -42,6 +43,7 @@ def run_to_store(prepared: Prepared, plan: Plan, *, only: Sequence[str] = (), de
     """Raises PassingError where the store cannot be written; a trial that cannot be done is a failure in the result."""
     folder, cache = prepared.request.store_folder, prepared.cache
     cache.sweep()
+    sweep(folder)
     with Watch(len(plan.tasks), quiet=quiet) as watch:
         ran = run_inline(plan, cache, watch, device=device)
     assembled = assemble(plan, cache, folder, only=only)

@@ -37,7 +37,7 @@ def _plain(value: Any) -> Any:
         return value.decode("ascii", "replace")
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, str) and value[:1] in "{[":
+    if isinstance(value, str) and value.startswith(("{", "[")):
         return json.loads(value)
     return value
 

@@ -20,7 +20,7 @@ from pipeline.process import Process, StalledError
 from pipeline.records import RECORD
 
 STALL_S = 120.0
-BATCH_BYTES = 48 << 20
+BATCH_BYTES = 16 << 20
 BATCH_FRAMES = 32
 
 

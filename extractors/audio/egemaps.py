@@ -22,6 +22,7 @@ if importlib.util.find_spec("opensmile") is None:
 FeatureSet = Literal["eGeMAPSv02", "eGeMAPSv01b", "eGeMAPSv01a"]
 SPECTRAL_S = 0.020  # window of loudness, spectral and formant descriptors
 PITCH_S = 0.060  # window of pitch and what is measured from it; openSMILE yields nothing for less sound
+HOP_S = 0.010
 LEAST_WINDOW_S = 0.2
 LICENCE = "audEERING research licence"
 
@@ -62,7 +63,8 @@ class EgemapsLld:
         Row i starts at 0.01 i s in every column, but the columns' windows differ: 20 ms for loudness, spectrum and formants,
         60 ms for pitch, jitter, shimmer, HNR and harmonic differences (openSMILE smooths both over the neighbouring rows).
         times_s are the centres of the 20 ms; the centres of the 60 ms are 20 ms later. A row is valid where the source has sound
-        in all the 60 ms, or up to the sound's end. Fewer than 60 ms of sound give no rows.
+        in all the 60 ms; at the sound's end the last 10 ms may be missing, as in openSMILE's last row. Fewer than 60 ms of sound
+        give no rows.
         """
         if len(waveform.samples) < math.ceil(PITCH_S * waveform.rate_hz):
             return masked_track(
@@ -70,7 +72,8 @@ class EgemapsLld:
             )
         values, start_s = _process(self._smile, waveform.samples, waveform.rate_hz)
         end_s = sounding_s(waveform)[1]
-        valid = (start_s < end_s) & waveform.covers(start_s, np.minimum(start_s + PITCH_S, end_s)) & np.isfinite(values).all(axis=1)
+        inside = start_s + PITCH_S - HOP_S <= end_s + 1e-9
+        valid = inside & waveform.covers(start_s, np.minimum(start_s + PITCH_S, end_s)) & np.isfinite(values).all(axis=1)
         return masked_track(values, times_s=start_s + SPECTRAL_S / 2, valid=valid, columns=self._columns)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from extractors.contract import Float32, Kind, Runtime, UInt8
 from extractors.networks import forward, place
+from extractors.visual.crops import check_crops
 from extractors.weights import load_strict
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class IResNet50:
 
     def embed(self, crops: UInt8) -> Float32:
         """(N, 112, 112, 3) uint8 RGB, aligned to the ArcFace template -> (N, 512) float32. Pixels enter as (x - 127.5) / 127.5."""
+        check_crops(crops, self.size_px)
         if not len(crops):
             return np.empty((0, self.dim), np.float32)
         scaled = (crops.astype(np.float32) - 127.5) / 127.5

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from extractors.contract import Float32, Kind, Runtime, UInt8
+from extractors.visual.crops import check_crops
 
 INPUT_PX = 48  # what the network sees
 # Pictures go through this many at a time, the last ones with black pictures added. Matrix products are summed in an order that
@@ -56,8 +57,7 @@ class ONet:
 
     def embed(self, crops: UInt8) -> Float32:
         """(N, 112, 112, 3) uint8 RGB -> (N, 256) float32. The crop is averaged down to 48 x 48, then (x - 127.5) / 128."""
-        if crops.shape[1:] != (self.size_px, self.size_px, 3) or crops.dtype != np.uint8:
-            raise ValueError(f"crops: expected (N, {self.size_px}, {self.size_px}, 3) uint8, got {crops.shape} {crops.dtype}")
+        check_crops(crops, self.size_px)
         parts = [self._forward(crops[start : start + STEP]) for start in range(0, len(crops), STEP)]
         return np.concatenate([np.zeros((0, self.dim), dtype=np.float32), *parts])
 

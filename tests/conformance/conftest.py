@@ -1,0 +1,130 @@
+"""The extractors that the conformance tests run over, one row each, and what they are run with.
+
+A test that takes `name` is run for every extractor; `embedder`, `cropper`, `listener` and `row_listener` (a listener with one row
+per row of the timeline) stand for those of one kind.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import shutil
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from extractors.contract import Kind, Runtime
+from extractors.registry import load
+
+MAKE_OUTPUTS = Path(__file__).resolve().parents[1] / "golden" / "make_outputs.py"
+Build = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What is known of an extractor apart from its code.
+
+    params: for every parameter a value other than its default. any_rate: it hears sound of any rate, not of 16 kHz only.
+    """
+
+    yields: Kind
+    offers: Literal["rows", "condition", "follow", "read", "embed", "extract"]
+    reads: tuple[Kind, ...] = ()
+    dim: int = 0
+    any_rate: bool = False
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+HEARS, HEARS_ROWS = (Kind.WAVEFORM,), (Kind.WAVEFORM, Kind.TIMELINE)
+MTCNN = {"min_face_px": 30, "size_px": 160, "min_prob": 0.8, "person": "left", "jpeg_quality": 80, "min_track_s": 0.1}
+ROWS = {
+    "timeline": Row(yields=Kind.TIMELINE, offers="rows", params={"rate_hz": 25.0}),
+    "waveform": Row(yields=Kind.WAVEFORM, offers="condition", params={"rate_hz": 8000, "peak_dbfs": -1.0}),
+    "mtcnn": Row(yields=Kind.FACES, offers="follow", reads=(Kind.TIMELINE,), params=MTCNN),
+    "folder": Row(yields=Kind.FACES, offers="read", reads=(Kind.TIMELINE,), params={"size_px": 224, "jpeg_quality": 80}),
+    "onet": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=256),
+    "iresnet50": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=512),
+    "vggish": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS_ROWS, dim=128, params={"hop": "native", "output": "relu"}),
+    "logmel": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=64),
+    "mfcc39": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=39),
+    "egemaps_lld": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=25, any_rate=True, params={"feature_set": "eGeMAPSv01a"}),
+    "egemaps_functionals": Row(
+        yields=Kind.FEATURE,
+        offers="extract",
+        reads=HEARS_ROWS,
+        dim=88,
+        any_rate=True,
+        params={"feature_set": "eGeMAPSv01b", "window_s": 0.5, "hop": "window", "anchor": "end"},
+    ),
+}
+
+
+def _offering(*methods: str) -> list[str]:
+    return [name for name, row in ROWS.items() if row.offers in methods]
+
+
+def _listeners(*, reading_rows: bool = False) -> list[Any]:
+    """(name, parameters) of every extractor of sound, with its defaults and with its row's parameters."""
+    pairs = [(name, params) for name in _offering("extract") for params in ([{}, ROWS[name].params] if ROWS[name].params else [{}])]
+    if reading_rows:
+        pairs = [(name, params) for name, params in pairs if Kind.TIMELINE in load(name).reads(load(name).Params(**params))]
+    return [pytest.param(pair, id=f"{pair[0]}-other" if pair[1] else pair[0]) for pair in pairs]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    found = {"name": ROWS, "embedder": _offering("embed"), "cropper": _offering("follow", "read")}
+    found |= {"listener": _listeners(), "row_listener": _listeners(reading_rows=True)}
+    for fixture, cases in found.items():
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, cases)
+
+
+@pytest.fixture(scope="session")
+def rows() -> dict[str, Row]:
+    """The table."""
+    return ROWS
+
+
+@pytest.fixture(scope="session")
+def golden() -> types.ModuleType:
+    """The script that records golden outputs: its stand-in weights, sound and pictures."""
+    spec = importlib.util.spec_from_file_location("make_outputs", MAKE_OUTPUTS)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small batches gain nothing from torch's threads, which spin while they wait: on a busy machine that takes minutes."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def build(golden: types.ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
+    """build(name, precision=..., **params): a new extractor, with stand-in weights where it needs some."""
+    folder = tmp_path_factory.mktemp("weights")
+    weights = functools.cache(lambda name: golden.weight_file(name, folder))
+
+    def new(name: str, precision: str = "float32", **params: Any) -> Any:
+        return load(name)(load(name).Params(**params), Runtime(weights=weights(name), precision=precision))
+
+    yield new
+    shutil.rmtree(folder)  # half a gigabyte, which pytest would keep for three runs
+
+
+@pytest.fixture(scope="session")
+def kept(build: Build) -> Build:
+    """As build, but the same extractor again for the same name and parameters."""
+    return functools.cache(build)

@@ -1,0 +1,107 @@
+"""Kill -9 at random moments: nothing visible is ever incomplete, and what comes out in the end is as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KILLS = 15  # per way of killing
+CLIPS = ("106-30-416x304", "video44_2", "207")
+
+
+def _start(desk: Any, command: Path) -> subprocess.Popen[bytes]:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([command, *desk.argv("run")], start_new_session=True, **quiet)
+
+
+def _processes_about(folder: Path) -> list[int]:
+    """Processes whose command line names the folder: decoders that outlived the run that started them."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.fsencode(folder) in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+    return found
+
+
+def _gone(folder: Path, within_s: float) -> bool:
+    until_s = time.monotonic() + within_s
+    while left := _processes_about(folder):
+        if time.monotonic() > until_s:
+            return not left
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="what a killed run leaves behind is looked up in /proc")
+@pytest.mark.parametrize("whole_group", [True, False], ids=["all its processes", "the main process alone"])
+def test_a_killed_run_leaves_nothing_half_done(
+    whole_group: bool,
+    light: Any,
+    some_clips: Callable[..., Any],
+    new_desk: Callable[..., Any],
+    command_path: Path,
+    assert_all_whole: Callable[..., int],
+    assert_same_data: Callable[..., None],
+) -> None:
+    """A run is killed, started again and killed, until it is through; then all is removed, and so on until KILLS runs were killed."""
+    videos, labels = some_clips(*CLIPS)
+    undisturbed = new_desk(videos, labels, name="undisturbed")
+    started_s = time.monotonic()
+    assert undisturbed.apart("run").status == 0
+    longest_s, expected = time.monotonic() - started_s, undisturbed.store_data()
+    desk = new_desk(videos, labels, name="killed")
+    moments = random.Random(int(whole_group))
+    killed, most, ends = 0, 0, 0
+    while killed < KILLS:
+        run = _start(desk, command_path)
+        try:
+            run.wait(moments.uniform(0.3, 1) * longest_s * moments.random() + 0.2)
+        except subprocess.TimeoutExpired:
+            (os.killpg if whole_group else os.kill)(run.pid, signal.SIGKILL)
+            run.wait()
+            killed += 1
+            most = max(most, assert_all_whole(desk) if desk.cache.exists() else 0)
+            continue
+        assert run.returncode == 0
+        assert_same_data(desk.store_data(), expected)
+        ends += 1
+        shutil.rmtree(desk.cache)
+        shutil.rmtree(desk.store)
+    assert most > 3, "no run was killed while there was anything to see"
+    assert _gone(videos, 10.0), "a decoder outlived the run"
+    assert desk.apart("run").status == 0
+    assert_all_whole(desk)
+    assert_same_data(desk.store_data(), expected)
+    assert desk.failures().keys() == undisturbed.failures().keys()
+
+
+def test_two_runs_at_once_agree(
+    light: Any, some_clips: Callable[..., Any], new_desk: Callable[..., Any], command_path: Path, assert_all_whole: Callable[..., int],
+    assert_same_data: Callable[..., None],
+) -> None:
+    """Three, rather: all on one cache, two of them on one store."""
+    from dataclasses import replace
+
+    videos, labels = some_clips(*CLIPS)
+    one = new_desk(videos, labels)
+    other = replace(one, store=one.store.with_name("other_store"))
+    runs = [_start(desk, command_path) for desk in (one, one, other)]
+    assert [run.wait(120) for run in runs] == [0, 0, 0]
+    assert_all_whole(one)
+    assert_same_data(one.store_data(), other.store_data())
+    assert one.run()["computed"] == {}
+    undisturbed = new_desk(videos, labels, name="undisturbed")
+    undisturbed.run()
+    assert_same_data(one.store_data(), undisturbed.store_data())
