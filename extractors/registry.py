@@ -40,10 +40,13 @@ def load(use: str) -> Any:
     module_name, _, class_name = (entry.target if entry else use).partition(":")
     extra = f"pip install 'affectpipe[{entry.extra}]'" if entry else f"install the package that holds {module_name}, or mend its name"
     try:
-        return getattr(importlib.import_module(module_name), class_name)
+        module = importlib.import_module(module_name)
     except ImportError as error:
         raise ExtractorError(f"extractor {use!r} cannot be imported", why=str(error), fix=extra) from error
-    except AttributeError as error:
-        raise ExtractorError(
-            f"extractor {use!r} is not there", why=f"{module_name} has no {class_name!r}", fix="mend the name after the colon"
-        ) from error
+    except Exception as error:  # an outside module may raise anything while it is imported
+        why = f"{type(error).__name__}: {error}"
+        raise ExtractorError(f"extractor {use!r} cannot be imported", why=why, fix=f"mend {module_name}") from error
+    if not hasattr(module, class_name):
+        why = f"{module_name} has no {class_name!r}"
+        raise ExtractorError(f"extractor {use!r} is not there", why=why, fix="mend the name after the colon")
+    return getattr(module, class_name)

@@ -20,7 +20,7 @@ from pipeline.config import StoreSpec
 from pipeline.errors import Problem, Severity
 from pipeline.graph import Stage
 from pipeline.hdf5 import CorruptFileError, guarded_file, is_whole, sealed_file, text_attr, write_texts
-from pipeline.index import Built, IndexBuilder, read_built
+from pipeline.index import Built, IndexBuilder, read_built, read_failures, write_failures
 from pipeline.keys import canonical
 from pipeline.memo import StatMemo
 from pipeline.plan import Plan
@@ -98,7 +98,7 @@ class _Files:
         """Features on another row axis: a reader that does not compare digests would misread them, so they go before the index comes."""
         for path in sorted(self.folder.glob("*.h5")):
             if path.name != INDEX and not path.name.startswith(".") and _rows_of(path) not in (rows_digest, None):
-                path.unlink()
+                path.unlink(missing_ok=True)
                 self.removed.append(path.name)
 
 
@@ -118,7 +118,7 @@ def _rows_of(path: Path) -> str | None:
     try:
         with guarded_file(path) as file:
             return text_attr(file.attrs, "rows") if text_attr(file.attrs, "format") == FEATURE_FORMAT else None
-    except CorruptFileError:
+    except (CorruptFileError, FileNotFoundError):  # another client may have removed it
         return None
 
 
@@ -145,12 +145,15 @@ def _feature(stage: Stage, plan: Plan, cache: Cache, files: _Files, built: Built
     have = [key if there else None for key, there in zip(keys, done, strict=True)]
     inputs = _digest([built.rows_digest, have, spec.align_of(stage.name), spec.fill_of(stage.name), spec.dtype, FORMAT_VERSION])
     if files.is_current(name, inputs):
-        return []
+        with guarded_file(files.folder / name) as file:
+            return list(read_failures(file))
     with published(files.folder / name) as temporary, sealed_file(temporary) as file:
         clipped = _write_feature(file, stage, spec, cache, built, have)
+        failures = [_clipped(trial, stage.name, count) for trial, count in clipped.items()]
+        write_failures(file, failures)
         file.attrs["inputs"] = inputs
     files.wrote(name, inputs)
-    return [_clipped(trial, stage.name, count) for trial, count in clipped.items()]
+    return failures
 
 
 def _clipped(trial: str, stage: str, count: int) -> Failure:

@@ -139,7 +139,7 @@ def _show_run(result: Any) -> None:
     if result.trials:
         story = store_story(result.store)
         table(({"feature": name, **entry} for name, entry in story["features"].items()), _FEATURE_COLUMNS)
-        n_bytes = sum(path.stat().st_size for path in result.store.glob("*.h5"))
+        n_bytes = sum((result.store / f"{name}.h5").stat().st_size for name in ("index", *story["features"]))
         changed = ", ".join(result.written) or "nothing"
         click.echo(f"\nstore: {result.store}  ({story['n_trials']} trials, {story['n_rows']} rows, {size(n_bytes)}; written: {changed})")
     if result.failures:
@@ -264,7 +264,7 @@ def verify(cache: Path, stores: tuple[Path, ...], json_: bool) -> None:
         as_json({"n_files": found.n_files, "damaged": found.damaged})
     else:
         for path in found.damaged:
-            click.echo(f"damaged: {path}; `affectpipe run` makes it again", err=True)
+            click.echo(f"damaged: {path}; `affectpipe run` makes it again where it is needed, `gc --delete` removes it where not", err=True)
         click.echo(f"{found.n_files} files checked, {len(found.damaged)} damaged")
     sys.exit(SOME_FAILED if found.damaged else OK)
 

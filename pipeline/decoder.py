@@ -72,6 +72,8 @@ def _decoded(container: Any, stream: Any, damage: dict[str, Any]) -> Iterator[tu
             damage["ends_early"] = error.strerror
             return
         if packet is None:
+            if _is_cut_off(container, stream):
+                damage["ends_early"] = "the file ends before its pictures do"
             return
         try:
             frames = packet.decode()
@@ -91,6 +93,11 @@ def _decoded(container: Any, stream: Any, damage: dict[str, Any]) -> Iterator[tu
                 damage["steps_back"] = damage.get("steps_back", 0) + 1
             last = max(last, time_s)
             yield frame, last
+
+
+def _is_cut_off(container: Any, stream: Any) -> bool:
+    """Whether the file's own index names pictures past its end. FFmpeg takes such an end, of an mp4 or avi, for the video's."""
+    return any(entry.pos + entry.size > container.size for entry in stream.index_entries)
 
 
 def _send_times(container: Any, request: dict[str, Any], out: BinaryIO) -> None:

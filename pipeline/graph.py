@@ -23,6 +23,7 @@ class Stage:
     sha256: str | None = None
     precision: str = "float32"
     root: Path | None = None  # of organisers' pictures
+    line: int = 1  # in the stages file
 
     @property
     def yields(self) -> Kind:

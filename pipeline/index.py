@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,15 +82,25 @@ class IndexBuilder:
 
 def read_built(path: Path) -> Built:
     with guarded_file(path) as file:
-        said = json.loads(bytes(file["problems"][:]))
         return Built(
             trials=tuple(read_texts(file, "trials")),
             offsets=file["offsets"][:],
             times_s=file["times_s"][:],
             frame=file["frame"][:],
             rows_digest=text_attr(file.attrs, "rows"),
-            failures=tuple(Failure(trial=entry["trial"], stage="labels", problem=read_problem(entry["problem"])) for entry in said),
+            failures=read_failures(file),
         )
+
+
+def write_failures(file: h5py.File, failures: Sequence[Failure]) -> None:
+    """What a file's making had to say of trials goes with the file, so that a run which leaves it as it is can say it again."""
+    said = [asdict(failure) for failure in failures]
+    file["problems"] = np.frombuffer(json.dumps(said).encode(), np.uint8)
+
+
+def read_failures(file: h5py.File) -> tuple[Failure, ...]:
+    said = json.loads(bytes(file["problems"][:]))
+    return tuple(Failure(trial=entry["trial"], stage=entry["stage"], problem=read_problem(entry["problem"])) for entry in said)
 
 
 def _joined(parts: list[Any], dtype: Any) -> Any:
@@ -121,8 +131,7 @@ def _write(file: h5py.File, axes: list[tuple[Trial, Axis]], built: Built) -> Non
     for task, columns, per_trial in sorted(_tasks(axes)):
         group = labels.create_group(task)
         _write_task(group, task, columns, per_trial, axes)
-    said = [{"trial": failure.trial, "problem": asdict(failure.problem)} for failure in built.failures]
-    file["problems"] = np.frombuffer(json.dumps(said).encode(), np.uint8)
+    write_failures(file, built.failures)
     attributes = {
         "format": INDEX_FORMAT,
         "format_version": FORMAT_VERSION,

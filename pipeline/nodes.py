@@ -70,7 +70,9 @@ class _Nodes:
         text = {key: node[key] for key in ("weights", "sha256", "precision") if isinstance(node.get(key), str)}
         root = node.get("root")
         folder = (self.document.path.parent / root).resolve() if isinstance(root, str) else None
-        return Stage(name=name, use=node["use"], extractor=extractor, params=params, inputs=self.edges[name], root=folder, **text)
+        line = self.document.line(("stages", name, "weights"))
+        given = {"use": node["use"], "extractor": extractor, "params": params, "inputs": self.edges[name], "root": folder, **text}
+        return Stage(name=name, line=line, **given)
 
     def _extractor(self, place: Place, use: str) -> Any:
         if use not in EXTRACTORS and not OUTSIDE.fullmatch(use):
@@ -135,8 +137,12 @@ class _Wiring:
         if not in_cycles:  # inputs that no one named may close a cycle too
             self._report_cycles({stage.name: stage.inputs for stage in resolved})
         all_known = len(self.nodes.kinds) == len(self.names)
-        if all_known and Kind.TIMELINE not in self.nodes.kinds.values():
+        timelines = [name for name, kind in self.nodes.kinds.items() if kind is Kind.TIMELINE]
+        if all_known and not timelines:
             self.document.report(("stages",), "there is no timeline", "add 'timeline: {use: timeline}'")
+        for name in timelines[1:]:
+            why = f"a store has one row axis, and {timelines[0]!r} gives it"
+            self.document.report(("stages", name), "a second timeline", "keep one, or write a stages file for each", why=why)
         return resolved
 
     def _report_cycles(self, edges: dict[str, tuple[str, ...]]) -> set[str]:

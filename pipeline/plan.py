@@ -86,7 +86,7 @@ def find_weights(config: Config, folders: Sequence[Path], cache: Cache) -> tuple
     for stage in config.stages:
         if stage.weights is None:
             continue
-        where = f"{config.path.name}: stages.{stage.name}.weights"
+        where = f"{config.path.name}:{stage.line}: stages.{stage.name}.weights"
         try:
             path = find(stage.weights, folders)
             if path is None:

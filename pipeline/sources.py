@@ -110,9 +110,10 @@ def _refusal(path: Path, top: Path, follow_links: bool) -> Problem | None:
     if LIKE_A_SEAL.search(str(path)):
         why = "the artifacts that name it would seem to have two checksums"
         return Problem(what="has an unusable name", where=str(path), why=why, fix="take 'sha256:' out of it")
-    real = Path(os.path.realpath(path))
-    if not follow_links and not real.is_relative_to(top):
-        return _leads_out(path, real, Severity.ERROR)
+    if path.is_symlink() and not follow_links:  # the folders on the way to it are none: links to folders were not walked
+        real = Path(os.path.realpath(path))
+        if not real.is_relative_to(top):
+            return _leads_out(path, real, Severity.ERROR)
     try:
         mode, size = path.stat().st_mode, path.stat().st_size
     except OSError as error:
@@ -137,8 +138,7 @@ def _shown(path: Path) -> str:
 
 def digest_of(path: Path, memo: StatMemo) -> str:
     """sha256 of the file's bytes, remembered by path, size, time and inode. Raises OSError."""
-    name = str(path.resolve())
-    before = path.stat()
+    name, before = os.path.abspath(path), path.stat()
     remembered = memo.get(name, before)
     if isinstance(remembered, str):
         return remembered
