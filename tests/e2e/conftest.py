@@ -59,24 +59,23 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """labels: None for videos without any. environment: on top of this process's, for commands that run apart from it."""
+    """labels: None for videos without any."""
 
     videos: Path
     stages: Path
     cache: Path
     store: Path
     labels: Path | None = None
-    environment: Mapping[str, str] | None = None
 
     def argv(self, command: str, *options: str | Path, arguments: Sequence[str] = ()) -> list[str]:
         """The words of a command; arguments: those that come after the videos."""
-        labels = ["--labels", self.labels] if self.labels else []
-        words = [command, "--stages", self.stages, "--cache", self.cache, "--store", self.store, *labels, *options]
+        labels = ("--labels", self.labels) if self.labels else ()
+        words: list[str | Path] = [command, "--stages", self.stages, "--cache", self.cache, "--store", self.store, *labels, *options]
         return [os.fspath(word) for word in (*words, "--", self.videos, *arguments)]
 
     def apart(self, command: str, *options: str | Path, arguments: Sequence[str] = ()) -> Done:
         """In a process of its own, through the installed console script."""
-        return apart(self.argv(command, *options, arguments=arguments), self.environment)
+        return apart(self.argv(command, *options, arguments=arguments))
 
     def here(self, command: str, *options: str | Path, arguments: Sequence[str] = ()) -> Done:
         """In this process, which has torch loaded already. An exception that the command lets through is the test's."""
@@ -123,8 +122,9 @@ class Desk:
         return [path for path in found if not path.name.startswith(".")]
 
 
-def apart(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Done:
-    done = subprocess.run([COMMAND, *argv], env={**os.environ, **(environment or {})}, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+def apart(argv: Sequence[str]) -> Done:
+    words = [os.fspath(COMMAND), *argv]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     return Done(status=done.returncode, out=done.stdout, err=done.stderr)
 
 
@@ -252,8 +252,9 @@ def assert_same_data() -> Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 
     def check(got: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
         assert got.keys() == expected.keys()
-        differing = [name for name, values in expected.items() if got[name].dtype != values.dtype or got[name].tobytes() != values.tobytes()]
-        assert differing == []
+        types = {name: (values.dtype, values.shape) for name, values in expected.items()}
+        assert {name: (values.dtype, values.shape) for name, values in got.items()} == types
+        assert [name for name in expected if got[name].tobytes() != expected[name].tobytes()] == []
 
     return check
 
@@ -261,3 +262,17 @@ def assert_same_data() -> Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 @pytest.fixture(scope="session")
 def command_path() -> Path:
     return COMMAND
+
+
+@pytest.fixture(scope="session")
+def write_crops() -> Callable[[Path, Sequence[int]], None]:
+    """Organisers' crops into a folder, for the given source frames; every one differs, so that a feature tells which it is of."""
+    import cv2
+
+    def write(folder: Path, frames: Sequence[int]) -> None:
+        folder.mkdir(parents=True)
+        for frame in frames:
+            small = np.random.default_rng(frame).integers(0, 256, (7, 7, 3), dtype=np.uint8)
+            cv2.imwrite(str(folder / f"{frame + 1:05d}.jpg"), cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC))
+
+    return write

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.sound import ffmpeg_binary
 
-ODD = "-o \"dd\" it's ünïcödé 顔 %d $HOME"
+ODD = '-o "dd" it\'s ünïcödé 顔 %d $HOME'
 GOOD = {"106", "207", ODD}
 LONG_AGO_S = 1_000_000_000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +126,14 @@ def test_verify_of_a_sound_cache(light: Any, command_line: Callable[..., Any]) -
 
 
 def test_a_dropped_stage_and_a_dropped_trial_leave_the_store_right(
-    sample: Any, light: Any, copied: Callable[..., Any], some_clips: Callable[..., Any], assert_same_data: Callable[..., None],
+    sample: Any,
+    light: Any,
+    copied: Callable[..., Any],
+    some_clips: Callable[..., Any],
+    assert_same_data: Callable[..., None],
     new_desk: Callable[..., Any],
 ) -> None:
     """Fewer trials are another row axis: every file is of it, none of the old."""
-    from dataclasses import replace
-
     videos, labels = some_clips("106", "207")
     desk = replace(copied(light), videos=videos, labels=labels)
     desk.write_stages(desk.stages.read_text(encoding="utf-8").replace(WITHOUT_MFCC, ""))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+
+from extractors.face import alignment
+from pipeline import video
 
 CROPS = """\
 version: 1
@@ -31,7 +33,7 @@ def _faces(desk: Any, trial: str) -> dict[str, Any]:
 
 
 def test_every_row_has_the_face_of_its_frame_and_person(full: tuple[Any, Any], sample: Any) -> None:
-    """Boxes lie where truth.json has them, in that very frame: the face moves, so a neighbour's box would be further off in the mean."""
+    """Boxes lie where truth.json has them, and follow them frame by frame."""
     for clip in sample.clips.values():
         for trial, truth in clip["trials"].items():
             found = _faces(full[0], trial)
@@ -44,6 +46,28 @@ def test_every_row_has_the_face_of_its_frame_and_person(full: tuple[Any, Any], s
             present = np.array(truth["present"])[frame]
             assert valid[present].mean() > 0.9, trial
             assert not valid[~present].any(), trial
+
+
+@pytest.mark.parametrize("kind", ["variable_rate", "late_video_turned"])
+def test_each_crop_is_cut_from_its_own_frame(full: tuple[Any, Any], sample: Any, kind: str) -> None:
+    """Cut with the row's landmarks out of the decoded frame it names, the face is the stored crop but for JPEG; out of the frames
+    before and after it, which differ by a little motion, it fits less."""
+    import cv2
+
+    name, clip = next((name, clip) for name, clip in sample.clips.items() if clip["kind"] == kind)
+    n = clip["n_frames"]
+    images = [image for batch in video.frames(sample.videos / f"{name}.mp4", np.arange(n), n) for image in batch.images]
+    with h5py.File(full[0].tracks("faces")[name]) as file:
+        frame, landmarks, jpeg, offsets = (file[part][:] for part in ("frame", "landmarks", "jpeg", "jpeg_offsets"))
+        rows = [row for row in np.flatnonzero(file["valid"][:]) if 0 < frame[row] < n - 1]
+    matrices, _ = alignment.similarity(landmarks, 112)
+    assert len(rows) > 0.8 * (n - 2)
+    for row in rows:
+        picture = cv2.imdecode(jpeg[offsets[row] : offsets[row + 1]], cv2.IMREAD_COLOR_RGB)
+        assert picture is not None
+        crop = picture.astype(np.float64)
+        off = [np.abs(alignment.warp(images[frame[row] + lag], matrices[row], 112) - crop).mean() for lag in (-1, 0, 1)]
+        assert off[1] < 0.8 * min(off[0], off[2]), (row, off)
 
 
 def test_left_and_right_are_never_exchanged(full: tuple[Any, Any], sample: Any) -> None:
@@ -72,23 +96,14 @@ def test_the_eyes_are_in_order(full: tuple[Any, Any], sample: Any) -> None:
             assert np.median(off / eyes_px) < 0.35, trial
 
 
-def _write_crops(folder: Path, frames: list[int]) -> None:
-    """Every crop differs, so that a row's feature tells which crop it is of."""
-    import cv2
-
-    folder.mkdir(parents=True)
-    for frame in frames:
-        rng = np.random.default_rng(frame)
-        small = rng.integers(0, 256, (7, 7, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f"{frame + 1:05d}.jpg"), cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC))
-
-
 @pytest.mark.parametrize("fill", ["none", "zero", "nearest", "previous"])
-def test_organisers_crops_with_gaps(fill: str, some_clips: Callable[..., Any], new_desk: Callable[..., Any]) -> None:
+def test_organisers_crops_with_gaps(
+    fill: str, some_clips: Callable[..., Any], new_desk: Callable[..., Any], write_crops: Callable[..., None]
+) -> None:
     """106 has a crop of some frames, also of one past its end; 106-30-416x304, whose name begins alike, has none."""
     desk = new_desk(*some_clips("106", "106-30-416x304"), stages=CROPS.replace("FILL", fill))
     there = [3, 4, 5, 9, 30, 44]
-    _write_crops(desk.stages.parent / "crops" / "106", [*there, 45])
+    write_crops(desk.stages.parent / "crops" / "106", [*there, 45])
     result = desk.run()
     assert result["computed"] == {"timeline": 2, "crops": 2, "onet": 2}
     with h5py.File(desk.store / "index.h5") as index, h5py.File(desk.store / "onet.h5") as file:
@@ -107,10 +122,10 @@ def test_organisers_crops_with_gaps(fill: str, some_clips: Callable[..., Any], n
         assert (values[0] == 0).all() if fill == "zero" else np.isnan(values[0]).all()
 
 
-def test_a_changed_crop_is_noticed(some_clips: Callable[..., Any], new_desk: Callable[..., Any]) -> None:
+def test_a_changed_crop_is_noticed(some_clips: Callable[..., Any], new_desk: Callable[..., Any], write_crops: Callable[..., None]) -> None:
     desk = new_desk(*some_clips("106", "207"), stages=CROPS.replace("FILL", "none"))
     folder = desk.stages.parent / "crops" / "106"
-    _write_crops(folder, [0, 1])
+    write_crops(folder, [0, 1])
     assert desk.run()["computed"] == {"timeline": 2, "crops": 2, "onet": 2}
     assert desk.run()["computed"] == {}
     (folder / "00001.jpg").replace(folder / "00003.jpg")
@@ -122,10 +137,12 @@ def test_a_changed_crop_is_noticed(some_clips: Callable[..., Any], new_desk: Cal
         assert np.flatnonzero(file["valid"][:]).tolist() == [1, 2]
 
 
-def test_a_crop_that_is_no_picture_is_one_failed_trial(some_clips: Callable[..., Any], new_desk: Callable[..., Any]) -> None:
+def test_a_crop_that_is_no_picture_is_one_failed_trial(
+    some_clips: Callable[..., Any], new_desk: Callable[..., Any], write_crops: Callable[..., None]
+) -> None:
     desk = new_desk(*some_clips("106", "207"), stages=CROPS.replace("FILL", "none"))
     for name in ("106", "207"):
-        _write_crops(desk.stages.parent / "crops" / name, [0, 1, 2])
+        write_crops(desk.stages.parent / "crops" / name, [0, 1, 2])
     (desk.stages.parent / "crops" / "106" / "00002.jpg").write_bytes(b"\xff\xd8 cut short")
     assert desk.run(status=1)["computed"] == {"timeline": 2, "crops": 1, "onet": 1}
     row = desk.failures()["106"]

@@ -130,8 +130,14 @@ def _stand_in(path: Path, real: str, when: str, does: str) -> str:
     ids=["hangs", "crashes"],
 )
 def test_a_bad_decoder_is_one_failed_trial(
-    does: str, what: str, why: str, passing: bool, some_clips: Callable[..., Any], new_desk: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    does: str,
+    what: str,
+    why: str,
+    passing: bool,
+    some_clips: Callable[..., Any],
+    new_desk: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     desk = new_desk(some_clips("106", "207")[0])
     with monkeypatch.context() as patched:

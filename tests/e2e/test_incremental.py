@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,6 @@ def test_the_smallest_face_runs_faces_and_what_follows(
     full: tuple[Any, Any], copied: Callable[..., Any], some_clips: Callable[..., Any], default_stages: str
 ) -> None:
     """On one clip of the sample, whose tracks the cache knows already though it lies elsewhere now."""
-    from dataclasses import replace
-
     videos, labels = some_clips("106")
     desk = replace(copied(full[0]), videos=videos, labels=labels)
     assert desk.run()["computed"] == {}
@@ -85,8 +84,6 @@ def test_the_smallest_face_runs_faces_and_what_follows(
 
 
 def test_touching_or_moving_a_video_runs_nothing(light: Any, copied: Callable[..., Any], some_clips: Callable[..., Any]) -> None:
-    from dataclasses import replace
-
     videos, labels = some_clips("106", "207")
     desk = replace(copied(light), videos=videos, labels=labels)
     assert desk.run()["computed"] == {}
@@ -105,8 +102,6 @@ def test_touching_or_moving_a_video_runs_nothing(light: Any, copied: Callable[..
 
 
 def test_another_video_of_the_same_name_runs(light: Any, copied: Callable[..., Any], some_clips: Callable[..., Any], sample: Any) -> None:
-    from dataclasses import replace
-
     videos, _ = some_clips("106")
     desk = replace(copied(light), videos=videos, labels=None)
     assert desk.run()["computed"] == {}
@@ -152,22 +147,12 @@ store: {rows: timeline, dtype: float32}
 """
 
 
-def _write_crops(folder: Path, frames: tuple[int, ...]) -> None:
-    import cv2
-    from skimage.data import astronaut
-
-    folder.mkdir(parents=True)
-    face = cv2.resize(astronaut()[20:220, 120:320], (112, 112), interpolation=cv2.INTER_AREA)
-    for frame in frames:
-        cv2.imwrite(str(folder / f"{frame + 1:05d}.jpg"), cv2.cvtColor(face, cv2.COLOR_RGB2BGR))
-
-
 def test_another_weight_file_runs_its_extractor_alone(
-    weight_files: tuple[Path, Path], some_clips: Callable[..., Any], new_desk: Callable[..., Any]
+    weight_files: tuple[Path, Path], some_clips: Callable[..., Any], new_desk: Callable[..., Any], write_crops: Callable[..., None]
 ) -> None:
     videos, _ = some_clips("106")
     desk = new_desk(videos, stages=WITH_WEIGHTS)
-    _write_crops(desk.stages.parent / "crops" / "106", (0, 3, 4))
+    write_crops(desk.stages.parent / "crops" / "106", (0, 3, 4))
     first = desk.run("--weights", weight_files[0])
     assert first["computed"] == {"timeline": 1, "audio": 1, "crops": 1, "arcface": 1, "onet": 1, "logmel": 1}
     before, values = desk.store_state(), desk.store_data()["arcface/values"]

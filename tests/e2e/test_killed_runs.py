@@ -9,18 +9,30 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 KILLS = 15  # per way of killing
+# Every kind of artifact that needs no network.
+STAGES = """\
+version: 1
+stages:
+  timeline: {use: timeline}
+  crops:    {use: folder, root: ../crops}
+  audio:    {use: waveform}
+  logmel:   {use: logmel, from: audio}
+  mfcc39:   {use: mfcc39, from: audio}
+store: {rows: labels, dtype: float32, align: {default: mean}}
+"""
 CLIPS = ("106-30-416x304", "207")  # of a variable rate, and without sound
 
 
 def _start(desk: Any, command: Path) -> subprocess.Popen[bytes]:
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([command, *desk.argv("run")], start_new_session=True, **quiet)
+    argv = [os.fspath(command), *desk.argv("run")]
+    return subprocess.Popen(argv, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _processes_about(folder: Path) -> list[int]:
@@ -48,20 +60,22 @@ def _gone(folder: Path, within_s: float) -> bool:
 @pytest.mark.parametrize("whole_group", [True, False], ids=["all its processes", "the main process alone"])
 def test_a_killed_run_leaves_nothing_half_done(
     whole_group: bool,
-    light: Any,
     some_clips: Callable[..., Any],
     new_desk: Callable[..., Any],
     command_path: Path,
+    write_crops: Callable[..., None],
+    tmp_path: Path,
     assert_all_whole: Callable[..., int],
     assert_same_data: Callable[..., None],
 ) -> None:
     """A run is killed, started again and killed, until it is through; then all is removed, and so on until KILLS runs were killed."""
     videos, labels = some_clips(*CLIPS)
-    undisturbed = new_desk(videos, labels, name="undisturbed")
+    write_crops(tmp_path / "crops" / "207", range(38))
+    undisturbed = new_desk(videos, labels, stages=STAGES, name="undisturbed")
     started_s = time.monotonic()
     assert undisturbed.apart("run").status == 0
     longest_s, expected = time.monotonic() - started_s, undisturbed.store_data()
-    desk = new_desk(videos, labels, name="killed")
+    desk = new_desk(videos, labels, stages=STAGES, name="killed")
     moments = random.Random(int(whole_group))
     killed, most, ends = 0, 0, 0
     while killed < KILLS:
@@ -88,20 +102,23 @@ def test_a_killed_run_leaves_nothing_half_done(
 
 
 def test_two_runs_at_once_agree(
-    light: Any, some_clips: Callable[..., Any], new_desk: Callable[..., Any], command_path: Path, assert_all_whole: Callable[..., int],
+    some_clips: Callable[..., Any],
+    new_desk: Callable[..., Any],
+    command_path: Path,
+    write_crops: Callable[..., None],
+    tmp_path: Path,
+    assert_all_whole: Callable[..., int],
     assert_same_data: Callable[..., None],
 ) -> None:
     """Three, rather: all on one cache, two of them on one store."""
-    from dataclasses import replace
-
     videos, labels = some_clips(*CLIPS)
-    one = new_desk(videos, labels)
+    one = new_desk(videos, labels, stages=STAGES)
     other = replace(one, store=one.store.with_name("other_store"))
     runs = [_start(desk, command_path) for desk in (one, one, other)]
     assert [run.wait(120) for run in runs] == [0, 0, 0]
     assert_all_whole(one)
     assert_same_data(one.store_data(), other.store_data())
     assert one.run()["computed"] == {}
-    undisturbed = new_desk(videos, labels, name="undisturbed")
+    undisturbed = new_desk(videos, labels, stages=STAGES, name="undisturbed")
     undisturbed.run()
     assert_same_data(one.store_data(), undisturbed.store_data())

@@ -60,7 +60,8 @@ def test_every_fault_of_a_stages_file_is_told_at_once(sample: Any, new_desk: Cal
     numbers = [int(line.split(":")[1]) for line in lines]
     assert numbers == sorted(numbers), "in the order of the file"
     for number, said in SAID:
-        assert [line for line in lines if line.startswith(f"stages.yaml:{number}: ") and said in line], f"{number}: {said} not in\n{done.err}"
+        told = [line for line in lines if line.startswith(f"stages.yaml:{number}: ") and said in line]
+        assert told, f"{number}: {said} not in\n{done.err}"
     assert {number for number, _ in SAID} == set(numbers)
     assert not desk.store.exists()
     assert not desk.cache.exists()
@@ -73,9 +74,15 @@ def test_every_fault_of_a_stages_file_is_told_at_once(sample: Any, new_desk: Cal
         ("", r"stages\.yaml:1: a stages file is a mapping; start with 'version: 1' and 'stages:'"),
         ("version: 1\nstages: {}\n", r"stages\.yaml:2: stages: must map stage names to stages; .*"),
         ("version: 1\nstages:\n  audio: {use: waveform}\n", r"stages\.yaml:2: stages: there is no timeline; add 'timeline: .*"),
-        ("version: 1\nstages:\n  a: {use: onet, from: b}\n  b: {use: onet, from: a}\n", r"stages\.yaml:3: stages\.a\.from: a cycle: a -> b -> a; .*"),
+        (
+            "version: 1\nstages:\n  a: {use: onet, from: b}\n  b: {use: onet, from: a}\n",
+            r"stages\.yaml:3: stages\.a\.from: a cycle: a -> b -> a; .*",
+        ),
         ("version: 1\nstages:\n  t: {use: os:system}\n", r"stages\.yaml:3: stages\.t\.use: os:system is not an extractor: it lacks .*"),
-        ("version: 1\nstages:\n  t: {use: no.such:Thing}\n", r"stages\.yaml:3: stages\.t\.use: extractor 'no\.such:Thing' cannot be imported: .*"),
+        (
+            "version: 1\nstages:\n  t: {use: no.such:Thing}\n",
+            r"stages\.yaml:3: stages\.t\.use: extractor 'no\.such:Thing' cannot be imported: .*",
+        ),
     ],
     ids=["no YAML", "empty", "no stages", "no timeline", "cycle", "not an extractor", "no module"],
 )
