@@ -9,13 +9,13 @@ from pathlib import Path
 
 from extractors.contract import Person
 from pipeline.errors import Problem, RequestError, Severity
-from pipeline.label_affwild2 import parse_dense, parse_mtl
-from pipeline.label_cells import counted
-from pipeline.label_emi import parse_emi
-from pipeline.label_files import LabelFile, LabelFileError, Parsed
-from pipeline.label_folders import find_label_files
-from pipeline.label_records import TASKS, Format, LabelSet, TrialLabels
-from pipeline.label_table import parse_table
+from pipeline.labels.affwild2 import parse_dense, parse_mtl
+from pipeline.labels.cells import counted
+from pipeline.labels.emi import parse_emi
+from pipeline.labels.files import LabelFile, LabelFileError, Parsed
+from pipeline.labels.folders import find_label_files
+from pipeline.labels.records import TASKS, Format, LabelSet, TrialLabels
+from pipeline.labels.table import parse_table
 
 __all__ = ["TASKS", "LabelSet", "TrialLabels", "compare_rows", "match_source", "read_labels"]
 

@@ -108,7 +108,7 @@ def _inputs_of(path: Path) -> str:
         if is_whole(path):
             with guarded_file(path) as file:
                 return text_attr(file.attrs, "inputs")
-    except CorruptFileError:
+    except (CorruptFileError, FileNotFoundError):  # another client may have removed it
         return ""
     return ""
 
@@ -162,9 +162,7 @@ def _clipped(trial: str, stage: str, count: int) -> Failure:
     return Failure(trial=trial, stage=stage, problem=problem)
 
 
-def _write_feature(
-    file: Any, stage: Stage, spec: StoreSpec, cache: Cache, built: Built, keys: Sequence[str | None]
-) -> Mapping[str, int]:
+def _write_feature(file: Any, stage: Stage, spec: StoreSpec, cache: Cache, built: Built, keys: Sequence[str | None]) -> Mapping[str, int]:
     """Fill one feature file, trial by trial. Returns per trial how many values float16 could not hold."""
     first = next(cache.path(stage.name, key) for key in keys if key)
     about, columns = artifact.read_about(first), artifact.read_track(first).columns

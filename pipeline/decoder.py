@@ -20,6 +20,7 @@ from pipeline.records import CONTAINERS, RECORD
 OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
 MAX_PIXELS = 1 << 26
 AUDIO_GAP_S = 0.1  # packets further apart than this leave a gap; ffmpeg's aresample fills gaps from the same size on
+SHORT_S, SHORT_SHARE = 1.0, 0.05  # by how much pictures may end before the headers' end without a word
 Frame = Any
 
 
@@ -103,9 +104,21 @@ def _is_cut_off(container: Any, stream: Any) -> bool:
 def _send_times(container: Any, request: dict[str, Any], out: BinaryIO) -> None:
     stream = _video(container)
     damage: dict[str, Any] = {}
+    shown_to_s = 0.0
     for number, (_, time_s) in enumerate(_decoded(container, stream, damage)):
+        shown_to_s = time_s
         out.write(RECORD.pack(b"t", number, time_s, 0, 0))
+    promised_s = _promised_s(container, stream)
+    if promised_s - shown_to_s > max(SHORT_S, SHORT_SHARE * promised_s):
+        damage["s_missing"] = round(promised_s - shown_to_s, 1)
     _send_json(out, b"j", {**_describe(container), "damage": damage})
+
+
+def _promised_s(container: Any, stream: Any) -> float:
+    """How long the headers say that the pictures last; where only the whole file's length is known, that."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return float(container.duration / av.time_base) if container.duration else 0.0
 
 
 def _send_frames(container: Any, request: dict[str, Any], out: BinaryIO) -> None:

@@ -22,11 +22,11 @@ import numpy as np
 
 from extractors.contract import Bool, UInt8
 from pipeline.errors import Problem, RequestError
-from pipeline.sample_clips import Clip
-from pipeline.sample_face import HEIGHT, WIDTH, Appearance, Portrait, draw_background, frame_code_box, read_frame_number, render
-from pipeline.sample_motion import Subject
-from pipeline.sample_video import Sound, write_video
-from pipeline.sample_voice import RATE_HZ, TONE_HZ, TONE_S, find_onsets
+from pipeline.synth.clips import Clip
+from pipeline.synth.face import HEIGHT, WIDTH, Appearance, Portrait, draw_background, frame_code_box, read_frame_number, render
+from pipeline.synth.motion import Subject
+from pipeline.synth.video import Sound, write_video
+from pipeline.synth.voice import RATE_HZ, TONE_HZ, TONE_S, find_onsets
 
 __all__ = ["SampleSummary", "find_onsets", "read_frame_number", "write_sample"]
 

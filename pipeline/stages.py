@@ -71,6 +71,7 @@ def _damage_warnings(damage: dict[str, Any]) -> list[str]:
     said = {
         "packets_lost": "packets could not be decoded, so their frames are missing",
         "frames_untimed": "frames have no presentation time; theirs was guessed from the rate",
+        "s_missing": "seconds before the end that the headers promise, the pictures end: the file may be cut off",
         "steps_back": "frames are timed before the one they follow; their time was raised to its",
     }
     return [f"{damage[name]} {text}" for name, text in said.items() if name in damage]

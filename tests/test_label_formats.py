@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.annotations import LabelSet, TrialLabels, read_labels
 from pipeline.errors import Severity
-from pipeline.label_affwild2 import parse_dense
-from pipeline.label_files import LabelFile, LabelFileError
+from pipeline.labels.affwild2 import parse_dense
+from pipeline.labels.files import LabelFile, LabelFileError
 
 AU12 = "AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26"
 EXPR8 = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"

@@ -15,10 +15,10 @@ import pytest
 from extractors.contract import Float64, UInt8
 from pipeline.errors import RequestError
 from pipeline.sample import SampleSummary, find_onsets, read_frame_number, write_sample
-from pipeline.sample_clips import Clip, ClipKind
-from pipeline.sample_face import HEIGHT, WIDTH, write_frame_number
-from pipeline.sample_motion import Curve
-from pipeline.sample_voice import RATE_HZ, TONE_S, Voice
+from pipeline.synth.clips import Clip, ClipKind
+from pipeline.synth.face import HEIGHT, WIDTH, write_frame_number
+from pipeline.synth.motion import Curve
+from pipeline.synth.voice import RATE_HZ, TONE_S, Voice
 
 SECONDS = 3.0
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from extractors.contract import Bool, Float32, Float64, UInt8
-from pipeline.sample_motion import Poses, Subject
+from pipeline.synth.motion import Poses, Subject
 
 HEIGHT, WIDTH = 304, 416
 BLOCK_PX, BITS, SYNC = 16, 16, (1, 0)  # of the frame code; the sync blocks stand on both sides of the bits

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import Problem
-from pipeline.label_affwild2 import tasks_of
-from pipeline.label_emi import is_emi_header
-from pipeline.label_files import LabelFile, header_cells, normal
-from pipeline.label_records import Format
-from pipeline.label_splits import split_and_rest, split_of
-from pipeline.label_table import is_table_header, names_trials
+from pipeline.labels.affwild2 import tasks_of
+from pipeline.labels.emi import is_emi_header
+from pipeline.labels.files import LabelFile, header_cells, normal
+from pipeline.labels.records import Format
+from pipeline.labels.splits import split_and_rest, split_of
+from pipeline.labels.table import is_table_header, names_trials
 
 _SUFFIXES = (".txt", ".csv")
 _NOT_LABELS = re.compile(r"\.|readme|licen[cs]e|changelog|thumbs\.db|desktop\.ini", re.IGNORECASE)

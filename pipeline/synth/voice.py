@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from extractors.contract import Float32, Float64, FloatArray
-from pipeline.sample_motion import Curve
+from pipeline.synth.motion import Curve
 
 RATE_HZ = 48_000
 TONE_HZ, TONE_S, TONE_AMPLITUDE = 4_000.0, 0.04, 0.5

@@ -10,9 +10,9 @@ from fractions import Fraction
 import numpy as np
 
 from extractors.contract import Person
-from pipeline.sample_motion import Place, Subject
-from pipeline.sample_video import Clock
-from pipeline.sample_voice import Voice
+from pipeline.synth.motion import Place, Subject
+from pipeline.synth.video import Clock
+from pipeline.synth.voice import Voice
 
 CYCLE = 500  # added to the number in a name for each further round of the kinds
 FRAME_S = (1 / 60, 1 / 8)  # the shortest and longest frame at a variable rate

@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 
 from extractors.contract import Bool, Float32, Float64, Int64
-from pipeline.label_cells import conflict, first_of_each, illegal_cells, image_place, masked
-from pipeline.label_files import LabelFile, LabelFileError, Parsed, file_error, header_cells, normal, parse_numbers, read_lines
-from pipeline.label_records import Format, TrialLabels
+from pipeline.labels.cells import conflict, first_of_each, illegal_cells, image_place, masked
+from pipeline.labels.files import LabelFile, LabelFileError, Parsed, file_error, header_cells, normal, parse_numbers, read_lines
+from pipeline.labels.records import Format, TrialLabels
 
 VA_COLUMNS = ("valence", "arousal")
 EXPRESSIONS = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")  # ABAW1/2: without Other

@@ -12,7 +12,7 @@ import numpy as np
 
 from extractors.contract import Float64
 from pipeline.errors import AffectpipeError, Problem
-from pipeline.label_records import Format, TrialLabels
+from pipeline.labels.records import Format, TrialLabels
 
 MAX_BYTES = 1 << 27  # 128 MiB: some ten times the largest label file known; keeps a wrong file from filling the memory
 _NUMBER = re.compile(r"\s*[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|nan|inf)\s*", re.IGNORECASE | re.ASCII)

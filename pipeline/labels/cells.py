@@ -10,7 +10,7 @@ import numpy as np
 
 from extractors.contract import Bool, Float32, Float64, Int64
 from pipeline.errors import Problem, Severity
-from pipeline.label_files import file_error, number_error, parse_numbers
+from pipeline.labels.files import file_error, number_error, parse_numbers
 
 _IMAGE = re.compile(r"(?:(?:.*/)?([^/]+)/)?0*([1-9]\d*)\.(?:jpe?g|png)", re.IGNORECASE | re.ASCII)
 _MEDIA_SUFFIX = re.compile(r"\.(mp4|avi|mkv|mov|webm|mp3|wav)$", re.IGNORECASE)

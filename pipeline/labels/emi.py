@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.errors import Problem, Severity
-from pipeline.label_cells import clip_names, illegal_cells, masked, parse_column
-from pipeline.label_files import LabelFile, Parsed, file_error, header_cells, normal, read_cells, read_lines
-from pipeline.label_records import TrialLabels
+from pipeline.labels.cells import clip_names, illegal_cells, masked, parse_column
+from pipeline.labels.files import LabelFile, Parsed, file_error, header_cells, normal, read_cells, read_lines
+from pipeline.labels.records import TrialLabels
 
 EMOTIONS = ("Admiration", "Amusement", "Determination", "Empathic Pain", "Excitement", "Joy")
 _WORDS = tuple(map(normal, EMOTIONS))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from extractors.contract import Float32, Int64, UInt8
-from pipeline.sample_voice import RATE_HZ
+from pipeline.synth.voice import RATE_HZ
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream

@@ -10,10 +10,10 @@ import numpy as np
 
 from extractors.contract import Float64, Int64
 from pipeline.errors import Problem, Severity
-from pipeline.label_cells import clip_names, conflict, first_of_each, image_place, masked, parse_column
-from pipeline.label_files import LabelFile, LabelFileError, Parsed, file_error, header_cells, is_number, normal, read_cells, read_lines
-from pipeline.label_records import TrialLabels
-from pipeline.label_splits import split_of
+from pipeline.labels.cells import clip_names, conflict, first_of_each, image_place, masked, parse_column
+from pipeline.labels.files import LabelFile, LabelFileError, Parsed, file_error, header_cells, is_number, normal, read_cells, read_lines
+from pipeline.labels.records import TrialLabels
+from pipeline.labels.splits import split_of
 
 _TRIAL_WORDS = ("trial", "video", "name", "filename")
 _TIME_WORDS = ("time", "times", "timestamp")  # "times" is time_s: rows are placed by frame number, and a time is no target either

@@ -1,0 +1,1 @@
+"""The label formats: each file is told by its header, parsed, and becomes the one record of `records`."""
