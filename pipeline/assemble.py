@@ -48,7 +48,7 @@ def assemble(plan: Plan, cache: Cache, folder: Path, *, only: Sequence[str] = ()
     built = _index(plan, cache, files)
     failures = list(built.failures)
     for stage in plan.config.features:
-        if not only or stage.name in only or f"{stage.name}.h5" in files.removed:
+        if not only or stage.name in only or not (folder / f"{stage.name}.h5").exists():
             failures += _feature(stage, plan, cache, files, built)
     cache.stores.save()
     return Assembled(
@@ -94,12 +94,16 @@ class _Files:
         self.memo.put(str(path.resolve()), path.stat(), inputs, settled=True)
         self.written.append(name)
 
+    def remove(self, name: str) -> None:
+        if (self.folder / name).exists():
+            (self.folder / name).unlink(missing_ok=True)
+            self.removed.append(name)
+
     def remove_misfits(self, rows_digest: str) -> None:
         """Features on another row axis: a reader that does not compare digests would misread them, so they go before the index comes."""
         for path in sorted(self.folder.glob("*.h5")):
             if path.name != INDEX and not path.name.startswith(".") and _rows_of(path) not in (rows_digest, None):
-                path.unlink(missing_ok=True)
-                self.removed.append(path.name)
+                self.remove(path.name)
 
 
 def _inputs_of(path: Path) -> str:
@@ -140,10 +144,12 @@ def _feature(stage: Stage, plan: Plan, cache: Cache, files: _Files, built: Built
     index_of = {trial.name: i for i, trial in enumerate(plan.trials)}
     keys = [plan.keys[stage.name][index_of[trial]] for trial in built.trials]
     done = [cache.state(stage.name, key) is State.DONE for key in keys]
-    if not any(done):
+    if not any(done):  # nobody may take what another stages file left there for this one's
+        files.remove(name)
         return []
     have = [key if there else None for key, there in zip(keys, done, strict=True)]
-    inputs = _digest([built.rows_digest, have, spec.align_of(stage.name), spec.fill_of(stage.name), spec.dtype, FORMAT_VERSION])
+    data = [cache.known(stage.name, key)["data"] if key else None for key in have]
+    inputs = _digest([built.rows_digest, have, data, spec.align_of(stage.name), spec.fill_of(stage.name), spec.dtype, FORMAT_VERSION])
     if files.is_current(name, inputs):
         with guarded_file(files.folder / name) as file:
             return list(read_failures(file))

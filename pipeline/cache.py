@@ -26,7 +26,9 @@ class State(StrEnum):
 
 
 class Seal(TypedDict):
-    """What is remembered of a whole artifact: what its making warned of, what it was made of, for whom, and what that cost."""
+    """What is remembered of a whole artifact: its data's digest, warnings, what it was made of, for whom, and what that cost."""
+
+    data: str
 
     warnings: list[str]
     source: str
@@ -78,10 +80,11 @@ class Cache:
             about = read_about(path) if is_whole(path) else None
         except CorruptFileError:
             about = None
-        if about is None or about["key"] != key:
+        if about is None or about.get("key") != key or "data" not in about:
             self.seals(stage).forget(key)
             return None
         found = Seal(
+            data=about["data"],
             warnings=about["warnings"],
             source=about["source"],
             person=about["identity"]["person"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +35,25 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
         from pipeline.request import Request
 
         names = ("videos", "stages", "cache", "store", "labels", "tasks", "weights", "follow_links")
-        command(Request(**{name: options.pop(name) for name in names}), **options)
+        request = Request(**{name: options.pop(name) for name in names})
+        _require_folders(cache=request.cache, store=request.store_folder)
+        command(request, **options)
 
     return wrapped
+
+
+def _require_folders(**places: Path) -> None:
+    """What will be written to must be a folder, or something that can become one."""
+    from pipeline.errors import Problem, RequestError
+
+    problems = []
+    for option, path in places.items():
+        first = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
+        if not first.is_dir():
+            why, fix = f"{first} is no folder", f"name a folder with --{option}"
+            problems.append(Problem(what=f"cannot be the {option}", where=str(path), why=why, fix=fix))
+    if problems:
+        raise RequestError(problems)
 
 
 class Commands(click.Group):
@@ -44,6 +61,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         from pipeline.errors import AffectpipeError, PassingError
+        from pipeline.hdf5 import CorruptFileError
 
         try:
             return super().invoke(ctx)
@@ -51,6 +69,13 @@ class Commands(click.Group):
             for problem in error.problems:
                 click.echo(f"error: {problem}", err=True)
             ctx.exit(SOME_FAILED if isinstance(error, PassingError) else WRONG_REQUEST)
+        except BrokenPipeError:
+            raise  # who read our output has gone: click's to handle
+        except (CorruptFileError, OSError) as error:
+            from pipeline.show import as_line
+
+            click.echo(f"error: {as_line(error)}", err=True)
+            ctx.exit(SOME_FAILED)
         except KeyboardInterrupt:
             click.echo("stopped; what was computed is kept, and `affectpipe run` continues from there", err=True)
             ctx.exit(STOPPED)
@@ -118,7 +143,9 @@ def run(request: Request, json_: bool, only: tuple[str, ...], force: tuple[str, 
     """Compute what is missing, then assemble the store."""
     from pipeline.run import run_to_store
     from pipeline.show import as_json
+    from pipeline.worker import check_device
 
+    check_device(device)
     prepared = _prepare(request, quiet=json_)
     made = prepared.plan(only=only, force=force, retry_failed=retry_failed)
     result = run_to_store(prepared, made, only=only, device=device, quiet=json_)
@@ -204,10 +231,11 @@ def why(request: Request, json_: bool, trial: str, stage: str) -> None:
 def doctor(request: Request, json_: bool) -> None:
     """Rows against frames, variable rate, missing, short or late audio, weights, ffmpeg, GPU."""
     from pipeline.doctor import examine
+    from pipeline.progress import teller
     from pipeline.show import as_json, table
 
     prepared = _prepare(request, quiet=json_)
-    found = examine(prepared)
+    found = examine(prepared, told=teller("examining", "trials", quiet=json_))
     prepared.cache.save()
     bad = [row for row in found["trials"] if "error" in row] + [entry for entry in found["machine"] if not entry["ok"]]
     if json_:
@@ -255,11 +283,12 @@ def inspect(file: Path, json_: bool) -> None:
 def verify(cache: Path, stores: tuple[Path, ...], json_: bool) -> None:
     """Re-check the checksum of every artifact and store file."""
     from pipeline.cache import Cache
+    from pipeline.progress import teller
     from pipeline.show import as_json
     from pipeline.upkeep import verify as check
 
     folders = stores or tuple(sorted(path for path in Path("stores").glob("*") if path.is_dir()))
-    found = check(Cache(cache), folders)
+    found = check(Cache(cache), folders, told=teller("checking", "files", quiet=json_))
     if json_:
         as_json({"n_files": found.n_files, "damaged": found.damaged})
     else:
@@ -282,8 +311,9 @@ def gc(request: Request, json_: bool, also_stages: tuple[Path, ...], delete: boo
 
     prepared = [_prepare(dataclasses.replace(request, stages=path), quiet=json_) for path in (request.stages, *also_stages)]
     cache = prepared[0].cache
-    found = garbage(cache, [entry.plan() for entry in prepared])
+    found = garbage(cache, [entry.for_everyone().plan() for entry in prepared])
     if delete:
+        _refuse_with_failures(prepared[0])
         collect(cache, found)
     if json_:
         as_json({"paths": found.paths, "bytes": found.n_bytes, "deleted": delete})
@@ -293,14 +323,20 @@ def gc(request: Request, json_: bool, also_stages: tuple[Path, ...], delete: boo
     click.echo(f"{len(found.paths)} files, {size(found.n_bytes)}: " + ("removed" if delete else "nothing was removed (give --delete)"))
 
 
+def _refuse_with_failures(prepared: Prepared) -> None:
+    """What a source needs cannot be told from one that cannot be read now, so nothing is deleted on its account."""
+    from pipeline.errors import RequestError
+
+    problems = [failure.problem for failure in prepared.failures if failure.stage == "source" and failure.problem.severity.value == "error"]
+    if problems:
+        raise RequestError(problems)
+
+
 def _prepare(request: Request, *, quiet: bool) -> Prepared:
+    from pipeline.progress import teller
     from pipeline.request import prepare
 
-    return prepare(request, told=None if quiet or not sys.stderr.isatty() else _told)
-
-
-def _told(done: int, of_all: int) -> None:
-    click.echo(f"\rreading {done + 1}/{of_all} sources" + ("\n" if done + 1 == of_all else ""), nl=False, err=True)
+    return prepare(request, told=teller("reading", "sources", quiet=quiet))
 
 
 def _tell(prepared: Prepared) -> None:

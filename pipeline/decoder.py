@@ -21,6 +21,7 @@ OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
 MAX_PIXELS = 1 << 26
 AUDIO_GAP_S = 0.1  # packets further apart than this leave a gap; ffmpeg's aresample fills gaps from the same size on
 SHORT_S, SHORT_SHARE = 1.0, 0.05  # by how much pictures may end before the headers' end without a word
+APART_S = 1e-5  # by which a frame follows one that has its time or a later one, so that a time tells which frame it is
 Frame = Any
 
 
@@ -61,9 +62,12 @@ def _video(container: Any) -> Any:
 
 
 def _decoded(container: Any, stream: Any, damage: dict[str, Any]) -> Iterator[tuple[Frame, float]]:
-    """Frames in presentation order with their times, counted from the first one's. What is lost is counted in `damage`."""
+    """Frames in presentation order with their times, strictly ascending, counted from the first one's.
+
+    What is lost, and what had to be put right, is counted in `damage`.
+    """
     first: float | None = None
-    last = 0.0
+    last, n_frames = 0.0, 0
     step = float(1 / stream.average_rate) if stream.average_rate else 0.04
     packets = container.demux(stream)
     while True:
@@ -90,10 +94,12 @@ def _decoded(container: Any, stream: Any, damage: dict[str, Any]) -> Iterator[tu
                 time_s = float(frame.pts * frame.time_base) - (first or 0.0)
             if first is None:
                 first, time_s = time_s, 0.0
-            if time_s < last:
-                damage["steps_back"] = damage.get("steps_back", 0) + 1
-            last = max(last, time_s)
-            yield frame, last
+            if n_frames and time_s <= last:
+                what = "steps_back" if time_s < last else "same_time"
+                damage[what] = damage.get(what, 0) + 1
+                time_s = last + APART_S
+            last, n_frames = time_s, n_frames + 1
+            yield frame, time_s
 
 
 def _is_cut_off(container: Any, stream: Any) -> bool:
@@ -122,9 +128,9 @@ def _promised_s(container: Any, stream: Any) -> float:
 
 
 def _send_frames(container: Any, request: dict[str, Any], out: BinaryIO) -> None:
-    """The wanted frames (ascending numbers), upright RGB."""
+    """The frames whose bits are set on standard input (one bit a frame, zlib), upright RGB."""
     stream = _video(container)
-    wanted = np.unpackbits(np.frombuffer(zlib.decompress(bytes.fromhex(request["wanted"])), np.uint8))
+    wanted = np.unpackbits(np.frombuffer(zlib.decompress(sys.stdin.buffer.read()), np.uint8))
     damage: dict[str, Any] = {}
     for number, (frame, time_s) in enumerate(_decoded(container, stream, damage)):
         if number >= len(wanted):

@@ -13,6 +13,7 @@ import yaml
 from pipeline.errors import Problem, RequestError
 
 MAX_BYTES = 1 << 20
+MAX_BITS = 4096
 Place = tuple[str, ...]
 
 
@@ -115,13 +116,17 @@ def _mapping(node: yaml.MappingNode, place: Place, document: Document, seen: set
 def _scalar(node: yaml.Node, place: Place, document: Document) -> Any:
     try:
         value = yaml.SafeLoader("").construct_object(node, deep=True)
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # the last two: PyYAML on `!!bool maybe`, `!!timestamp no`
+    # all but the first: PyYAML on `!!int x`, `!!bool maybe`, `!!timestamp no` and a sexagesimal of 200 places
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, OverflowError) as error:
         document.report_unread(
             place, "not a plain value", "write text, a number, true, false or null", why=str(getattr(error, "problem", error))
         )
         return None
     if isinstance(value, str) and not _is_writable(value):
         document.report_unread(place, "holds a character that no file or terminal takes", "write plain text")
+        return None
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:  # Python cannot even print one of thousands of digits
+        document.report_unread(place, "too large a number", f"write one of at most {MAX_BITS} bits")
         return None
     if isinstance(value, float) and not math.isfinite(value):
         document.report_unread(place, "not a finite number", "write a finite one")

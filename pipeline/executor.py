@@ -51,6 +51,7 @@ def _job(plan: Plan, cache: Cache, tasks: Sequence[Task], device: str) -> Job:
         weights=plan.weights.get(stage.name),
         root=stage.root,
         source=tasks[0].trial.source.path,
+        source_state=tasks[0].trial.source.state,
         items=tuple(_item(cache, task) for task in tasks),
         identities={task.key: plan.identity(stage, task.index) for task in tasks},
         device=device,

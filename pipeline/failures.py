@@ -19,15 +19,14 @@ COLUMNS = ("trial", "stage", "severity", "what", "where", "why", "fix", "also")
 
 
 def collect(plan: Plan, cache: Cache, ran: Ran, others: Sequence[Failure]) -> tuple[Failure, ...]:
-    """Of every trial its first failing stage, whether of this run or recorded before, and the warnings of what is done."""
+    """Of every trial the stages that failed, in this run or recorded before, and the warnings of what is done."""
     found = list(others)
     for index, trial in enumerate(plan.trials):
         for stage in plan.config.stages:
             key = plan.keys[stage.name][index]
             if problem := _problem(plan, cache, ran, stage.name, key):
                 found.append(Failure(trial=trial.name, stage=stage.name, problem=problem))
-                break
-            if cache.state(stage.name, key) is State.DONE:
+            elif cache.state(stage.name, key) is State.DONE:
                 for text in cache.known(stage.name, key)["warnings"]:
                     found.append(Failure(trial=trial.name, stage=stage.name, problem=_warning(text, trial.source.path)))
     return tuple(found)

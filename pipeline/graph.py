@@ -77,3 +77,12 @@ def with_needed(stages: Sequence[Stage], names: Iterable[str]) -> set[str]:
             needed.add(name)
             pending.extend(by_name[name].inputs)
     return needed
+
+
+def with_dependents(stages: Sequence[Stage], names: Iterable[str]) -> set[str]:
+    """The named stages and every stage that reads them, directly or not. The stages must stand in an order in which they can run."""
+    found = set(names)
+    for stage in stages:
+        if found.intersection(stage.inputs):
+            found.add(stage.name)
+    return found

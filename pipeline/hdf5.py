@@ -1,7 +1,8 @@
 """HDF5 files that nobody needs to trust: opened without locks, walked for traps, sealed by a checksum over every byte.
 
 A hostile file can make a reader open other files (external links, external storage, virtual datasets) or run into object types;
-all are refused before a dataset is read. See docs/formats.md.
+all are refused before a dataset is read. So is what would take more memory than the file has bytes: none of ours is compressed.
+See docs/formats.md.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ def is_whole(path: Path) -> bool:
 
 @contextlib.contextmanager
 def guarded_file(path: Path) -> Iterator[h5py.File]:
-    """Open to read. Raises CorruptFileError where it is no HDF5 file or holds anything that reaches outside it."""
+    """Open to read. Raises CorruptFileError where it is no HDF5 file, reaches outside itself or claims more data than it has bytes.
+
+    A CorruptFileError that the body raises is passed on with the file's name.
+    """
     try:
         file = h5py.File(path, "r", locking=False)
     except FileNotFoundError:
@@ -69,10 +73,16 @@ def guarded_file(path: Path) -> Iterator[h5py.File]:
             _refuse_traps(file, path)
         except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:  # what h5py raises on damaged or exotic objects
             raise CorruptFileError(f"{path}: {error}") from error
-        yield file
+        try:
+            yield file
+        except CorruptFileError as error:
+            if str(path) in str(error):
+                raise
+            raise CorruptFileError(f"{path}: {error}") from error
 
 
 def _refuse_traps(file: h5py.File, path: Path) -> None:
+    n_bytes = path.stat().st_size
     pending: list[h5py.Group] = [file]
     seen = {_address(file)}  # hard links can make a circle
     while pending:
@@ -88,6 +98,10 @@ def _refuse_traps(file: h5py.File, path: Path) -> None:
                     pending.append(item)
             elif not isinstance(item, h5py.Dataset) or item.external or item.is_virtual or item.dtype.hasobject:
                 raise CorruptFileError(f"{path}: {group.name}/{name} is not a plain dataset inside the file")
+            elif item.chunks is not None:  # and so perhaps compressed: a small file could fill the memory
+                raise CorruptFileError(f"{path}: {group.name}/{name} is chunked, expected contiguous and uncompressed data")
+            elif item.nbytes > n_bytes:
+                raise CorruptFileError(f"{path}: {group.name}/{name} claims {item.nbytes} bytes, the file has {n_bytes}")
 
 
 def _address(group: h5py.Group) -> int:

@@ -47,9 +47,12 @@ class IndexBuilder:
 
     def inputs(self) -> list[Any]:
         """Everything that decides the index's content."""
-        labels = {trial.name: [_label_digest(record) for record in trial.labels] for trial, _ in self.trials}
         policy = [self.spec.rows, self.spec.tail, self.spec.tolerance_rows, FORMAT_VERSION]
-        return [policy, [[trial.name, key, trial.split, *labels[trial.name]] for trial, key in self.trials]]
+        return [policy, [self._inputs_of(trial, key) for trial, key in self.trials]]
+
+    def _inputs_of(self, trial: Trial, key: str) -> list[str]:
+        labels = [_label_digest(record) for record in trial.labels]
+        return [trial.name, trial.source.digest, trial.person, trial.split, key, *labels]
 
     def write(self, file: h5py.File) -> Built:
         axes: list[tuple[Trial, Axis]] = []
@@ -99,7 +102,8 @@ def write_failures(file: h5py.File, failures: Sequence[Failure]) -> None:
 
 
 def read_failures(file: h5py.File) -> tuple[Failure, ...]:
-    said = json.loads(bytes(file["problems"][:]))
+    """None where an older version wrote the file."""
+    said = json.loads(bytes(file["problems"][:])) if "problems" in file else []
     return tuple(Failure(trial=entry["trial"], stage=entry["stage"], problem=read_problem(entry["problem"])) for entry in said)
 
 

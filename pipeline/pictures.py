@@ -10,23 +10,45 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pipeline.errors import Problem
 from pipeline.memo import SETTLE_NS, StatMemo
 
 PICTURE = re.compile(r"(\d{1,9})\.(jpg|jpeg|png|bmp)", re.IGNORECASE)
 
 
+def check_root(root: Path) -> Problem | None:
+    """What is wrong with a folder of organisers' pictures, or None. `where` is the folder: the caller knows who names it."""
+    fix = "mend `root`, which is relative to the stages file"
+    try:
+        with os.scandir(root) as entries:
+            if any(entry.is_dir() for entry in entries):
+                return None
+    except OSError as error:
+        return Problem(what="no folder of pictures", where=str(root), why=error.strerror or str(error), fix=fix)
+    return Problem(what="no folder of pictures", where=str(root), why="it holds no folder NAME with NAME/00001.jpg", fix=fix)
+
+
 class Pictures(Mapping[int, bytes]):
-    """Source frame number from 0 -> the encoded picture. Each look-up reads its file; missing numbers are gaps."""
+    """Source frame number from 0 -> the encoded picture. Each look-up reads its file; missing numbers are gaps.
+
+    ignored: names like a picture's that are none: no regular file, a link out of the root, a second picture of one frame.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._paths: dict[int, Path] = {}
-        if folder.is_dir():
-            root = Path(os.path.realpath(folder.parent))
-            for path in sorted(folder.iterdir()):
-                match = PICTURE.fullmatch(path.name)
-                if match and int(match[1]) >= 1 and Path(os.path.realpath(path)).is_relative_to(root):
-                    self._paths.setdefault(int(match[1]) - 1, path)
+        ignored = []
+        root = Path(os.path.realpath(folder.parent))
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            match = PICTURE.fullmatch(path.name)
+            if match is None or int(match[1]) < 1:
+                continue
+            frame = int(match[1]) - 1
+            if frame in self._paths or not path.is_file() or not Path(os.path.realpath(path)).is_relative_to(root):
+                ignored.append(path.name)
+            else:
+                self._paths[frame] = path
+        self.ignored: tuple[str, ...] = tuple(ignored)
 
     def __getitem__(self, frame: int) -> bytes:
         return self._paths[frame].read_bytes()

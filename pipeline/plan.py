@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +14,9 @@ from pipeline import sound, video
 from pipeline.cache import Cache, State
 from pipeline.config import Config
 from pipeline.errors import Problem, RequestError
-from pipeline.graph import Stage, with_needed
+from pipeline.graph import Stage, with_dependents, with_needed
 from pipeline.keys import KeyMaker, identity, params_part, stage_part
-from pipeline.pictures import Pictures
+from pipeline.pictures import Pictures, check_root
 from pipeline.sources import digest_of
 from pipeline.trials import Trial
 
@@ -106,8 +106,11 @@ def find_weights(config: Config, folders: Sequence[Path], cache: Cache) -> tuple
 
 
 def decoder_part(stage: Stage) -> str | None:
-    versions: dict[str, Callable[[], str]] = {"pyav": video.decoder_version, "ffmpeg": sound.decoder_version}
-    return versions[stage.extractor.decoder]() if stage.extractor.decoder else None
+    """Name and version of what decodes for the stage. The sound's stream, start and gaps are found by the video's decoder."""
+    if stage.extractor.decoder is None:
+        return None
+    pictures = video.decoder_version()
+    return pictures if stage.extractor.decoder == "pyav" else f"{sound.decoder_version()}, {pictures}"
 
 
 def person_part(stage: Stage, trial: Trial) -> str | None:
@@ -126,18 +129,19 @@ def make_plan(
     only: Collection[str] = (),
     force: Collection[str] = (),
     retry_failed: bool = False,
-    told: Callable[[str], None] | None = None,
 ) -> Plan:
-    """Raises RequestError where a weight file is missing or a named stage does not exist."""
+    """Raises RequestError where a weight file or a folder of pictures is missing, or a named stage does not exist."""
     for name in (*only, *force):
         config.stage(name)
+    roots = [(stage, problem) for stage in config.stages if stage.root and (problem := check_root(stage.root))]
+    if roots:
+        raise RequestError([replace(problem, what=f"stages.{stage.name}.root: {problem.what}") for stage, problem in roots])
     weights, digests = find_weights(config, weights_folders, cache)
     # whatever is computed, the store needs its row axis
     wanted = with_needed(config.stages, (*only, config.timeline.name)) if only else {stage.name for stage in config.stages}
+    wanted |= with_dependents(config.stages, force)  # what was computed from a forced stage is not of its new output
     work = _Work(cache=cache, trials=trials, force=frozenset(force), retry_failed=retry_failed)
     for stage in config.stages:
-        if told is not None:
-            told(stage.name)
         part = stage_part(
             extractor=stage.extractor.name if ":" not in stage.use else stage.use,
             version=stage.extractor.version,
@@ -172,25 +176,29 @@ class _Work:
         self.tasks: list[Task] = []
         self.running: dict[str, set[str]] = {}
         self.blocked: dict[str, set[str]] = {}
+        self.again: dict[str, set[str]] = {}  # forced, or reading what is forced
 
     def add(self, stage: Stage, part: Mapping[str, Any], *, wanted: bool) -> None:
         name = stage.name
         self.parts[name] = part
         self.pictures[name] = self._pictures(stage) if stage.root else []
         self.keys[name] = self._keys(stage, part)
-        self.states[name], self.running[name], self.blocked[name] = {}, set(), set()
+        self.states[name], self.running[name], self.blocked[name], self.again[name] = {}, set(), set(), set()
         seen_before: set[tuple[str, str | None]] | None = None
         for index, key in enumerate(self.keys[name]):
             if key in self.states[name]:
                 continue
             state = self.states[name][key] = self.cache.state(name, key)
-            if (state is State.DONE and name not in self.force) or not wanted:
-                continue
             inputs = [(other, self.keys[other][index]) for other in stage.inputs]
+            again = name in self.force or any(input_key in self.again[other] for other, input_key in inputs)
+            if (state is State.DONE and not again) or not wanted:
+                continue
+            if again:
+                self.again[name].add(key)
             if any(self._is_lost(other, input_key) for other, input_key in inputs):
                 self.blocked[name].add(key)
                 continue
-            if state is State.FAILED and not self.retry_failed and name not in self.force:
+            if state is State.FAILED and not self.retry_failed and not again:
                 continue
             if seen_before is None:
                 seen_before = {(seal["source"], seal["person"]) for _, seal in self.cache.seals(name).values()}
@@ -226,7 +234,7 @@ class _Work:
         if state is State.FAILED:
             return Reason.RETRY
         if state is State.DONE:
-            return Reason.FORCED
+            return Reason.FORCED if stage in self.force else Reason.INPUT
         if not known:
             return Reason.NEW
         return Reason.INPUT if any(key in self.running[other] for other, key in inputs) else Reason.CHANGED

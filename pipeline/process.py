@@ -7,6 +7,7 @@ import fcntl
 import os
 import select
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -21,15 +22,19 @@ class StalledError(Exception):
 class Process:
     """A running program whose output is read as it comes. Leaving the `with` block ends it, whatever it is doing."""
 
-    def __init__(self, argv: Sequence[str], *, stall_s: float) -> None:
-        self.argv, self.stall_s = list(argv), stall_s
+    def __init__(self, argv: Sequence[str], *, stall_s: float, given: bytes = b"") -> None:
+        """given: what it reads from standard input, which is otherwise empty."""
+        self.argv, self.stall_s, self.given = list(argv), stall_s, given
 
     def __enter__(self) -> Process:
         read_end, self._write_errors = os.pipe()
         self._errors = os.fdopen(read_end, "rb", buffering=0)
         os.set_blocking(read_end, False)
         os.set_blocking(self._write_errors, False)  # a chatty program must not block on a full pipe; what is over is lost
-        self._child = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._write_errors)
+        with tempfile.TemporaryFile() as given:  # a file, not a pipe: writing it cannot wait for the program
+            given.write(self.given)
+            given.seek(0)
+            self._child = subprocess.Popen(self.argv, stdin=given, stdout=subprocess.PIPE, stderr=self._write_errors)
         os.close(self._write_errors)
         assert self._child.stdout is not None
         self._out = self._child.stdout.fileno()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
-from pipeline.worker import Job, Report
+import click
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from pipeline.worker import Job, Report
 
 LINE_EVERY_S = 10.0
 
@@ -52,3 +55,14 @@ class Watch:
         self.n_failed += sum(outcome.problem is not None for outcome in report.outcomes)
         if self._bar is not None:
             self._bar.update(self._task, completed=self.n_done)
+
+
+def teller(doing: str, what: str, *, quiet: bool) -> Callable[[int, int], None] | None:
+    """Tells on a terminal's standard error how far it is, called with how many are done and how many there are; elsewhere None."""
+    if quiet or not sys.stderr.isatty():
+        return None
+
+    def told(done: int, of_all: int) -> None:
+        click.echo(f"\r{doing} {done + 1}/{of_all} {what}" + ("\n" if done + 1 == of_all else ""), nl=False, err=True)
+
+    return told

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 from pipeline.errors import PassingError, Problem
 
 TEMPORARY = ".tmp-"
+_OURS = re.compile(re.escape(TEMPORARY) + r"\d+-\d+-.+", re.DOTALL)
 STALE_S = 6 * 3600.0
 
 
@@ -57,7 +60,8 @@ def sweep(root: Path, *, older_than_s: float = STALE_S) -> int:
     removed = 0
     for path in root.rglob(f"{TEMPORARY}*"):
         try:
-            if time.time() - path.stat().st_mtime > older_than_s:
+            found = path.lstat()
+            if _OURS.fullmatch(path.name) and stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime > older_than_s:
                 path.unlink()
                 removed += 1
         except (FileNotFoundError, PermissionError):

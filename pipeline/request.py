@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+from extractors.contract import Person
 from pipeline.cache import Cache
 from pipeline.config import Config
 from pipeline.config import load as load_config
@@ -52,7 +55,6 @@ class Prepared:
         only: Sequence[str] = (),
         force: Sequence[str] = (),
         retry_failed: bool = False,
-        told: Callable[[str], None] | None = None,
     ) -> Plan:
         return make_plan(
             self.config,
@@ -62,8 +64,15 @@ class Prepared:
             only=only,
             force=force,
             retry_failed=retry_failed,
-            told=told,
         )
+
+    def for_everyone(self) -> Prepared:
+        """With a trial for each person that a label could name in each source: whatever labels are given, none needs more."""
+        named = {trial.name: trial for trial in self.trials}
+        for source in {trial.source.name: trial.source for trial in self.trials}.values():
+            for person, name in (("main", source.name), ("left", f"{source.name}_left"), ("right", f"{source.name}_right")):
+                named.setdefault(name, Trial(name=name, source=source, person=cast(Person, person)))
+        return dataclasses.replace(self, trials=tuple(named.values()))
 
 
 def prepare(request: Request, told: Callable[[int, int], None] | None = None) -> Prepared:

@@ -13,6 +13,15 @@ def as_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=1, default=str))
 
 
+def as_line(error: Exception) -> str:
+    """An error of a file that nobody foresaw, for a person: where, what, why and how to mend it."""
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        why = error.strerror or str(error)
+        return f"{where}a file or folder cannot be used: {why}; see that it is there, may be used and has room, then run again"
+    return f"{error}; the file is damaged: `affectpipe verify` finds all that are, then run again"
+
+
 def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Plain columns, numbers to the right."""
     texts = [[_cell(row.get(column)) for column in columns] for row in rows]

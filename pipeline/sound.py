@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from pipeline.process import Process, StalledError
 from pipeline.records import CONTAINERS
 from pipeline.video import sound_of
 
-STALL_S = 120.0
+STALL_S, VERSION_S = 120.0, 30.0
+VERSION = re.compile(rb"ffmpeg version ([!-~]+)")
 MAX_S = 12 * 3600.0
 READ_BYTES = 1 << 20
 
@@ -33,24 +35,55 @@ class Sound:
 
 @cache
 def ffmpeg_binary() -> str:
-    """ffmpeg from the PATH, or the one that imageio-ffmpeg brings. Raises RequestError where there is neither."""
+    """ffmpeg from the PATH, or, where it does not work, the one that imageio-ffmpeg brings. Raises RequestError where neither does."""
+    faults = []
+    for find in (_from_path, _from_wheel):
+        try:
+            binary = find()
+            _version(binary)
+        except _UnusableError as error:
+            faults.append(str(error))
+            continue
+        return binary
+    fix = "install ffmpeg, or: pip install 'affectpipe[extract]'"
+    raise RequestError(Problem(what="there is no ffmpeg that works", where="PATH", why="; ".join(faults), fix=fix))
+
+
+class _UnusableError(Exception):
+    """There is no such ffmpeg, or it does not say its version."""
+
+
+def _from_path() -> str:
     found = shutil.which("ffmpeg")
-    if found:
-        return found
+    if found is None:
+        raise _UnusableError("no ffmpeg on the PATH")
+    return found
+
+
+def _from_wheel() -> str:
     try:
         import imageio_ffmpeg
 
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError) as error:
-        fix = "install ffmpeg, or: pip install 'affectpipe[extract]'"
-        raise RequestError(Problem(what="there is no ffmpeg", where="PATH", why=str(error), fix=fix)) from error
+        raise _UnusableError(str(error)) from error
+
+
+def _version(binary: str) -> str:
+    try:
+        done = subprocess.run([binary, "-version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=VERSION_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _UnusableError(f"{binary}: {error}") from error
+    said = VERSION.match(done.stdout)
+    if done.returncode or said is None:
+        raise _UnusableError(f"{binary}: `-version` ended with exit status {done.returncode} and said {done.stdout[:60]!r}")
+    return said[1].decode()
 
 
 @cache
 def decoder_version() -> str:
     """The decoder's part of a key: ffmpeg's own version word."""
-    done = subprocess.run([ffmpeg_binary(), "-version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=True)
-    return f"ffmpeg {done.stdout.split()[2]}"
+    return f"ffmpeg {_version(ffmpeg_binary())}"
 
 
 def decode(path: Path, rate_hz: int) -> Sound:
@@ -107,7 +140,7 @@ def _run(path: Path, argv: list[str], n_expected: int) -> tuple[Float32, str]:
     last = said.splitlines()[-1] if said else ""
     if status:
         raise _trial_error(path, "the sound cannot be decoded", last or f"exit status {status}", "make the file again with ffmpeg")
-    return np.frombuffer(bytes(raw), "<f4").astype(np.float32), last
+    return np.frombuffer(raw, "<f4").astype(np.float32, copy=False), last
 
 
 def _sounding(n_samples: int, rate_hz: int, spans: list[tuple[float, float]]) -> Bool:

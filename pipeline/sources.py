@@ -22,11 +22,12 @@ LIKE_A_SEAL = re.compile(r"sha256:[0-9a-f]{64}")  # see hdf5.is_whole
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One media file. name: its stem, unique in the folder; digest: sha256 of its bytes."""
+    """One media file. name: its stem, unique in the folder; digest: sha256 of its bytes, when it was in this state (`state_of`)."""
 
     name: str
     path: Path
     digest: str
+    state: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,8 @@ def find_sources(folder: Path, memo: StatMemo, *, follow_links: bool = False, to
         if told is not None:
             told(number, len(usable))
         try:
-            sources.append(Source(name=path.stem, path=path, digest=digest_of(path, memo)))
+            state = state_of(path)
+            sources.append(Source(name=path.stem, path=path, digest=digest_of(path, memo), state=state))
         except OSError as error:
             why = error.strerror or str(error)
             problems.append(Problem(what="cannot be read", where=str(path), why=why, fix="mend its permissions, or fetch it again"))
@@ -134,6 +136,12 @@ def _leads_out(path: Path, real: Path, severity: Severity) -> Problem:
 def _shown(path: Path) -> str:
     """The path as text that can be written anywhere: bytes that are not UTF-8 as \\xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def state_of(path: Path) -> tuple[int, int, int]:
+    """Size, time and inode: while they stay, so do the bytes. Raises OSError."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def digest_of(path: Path, memo: StatMemo) -> str:

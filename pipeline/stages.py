@@ -72,7 +72,8 @@ def _damage_warnings(damage: dict[str, Any]) -> list[str]:
         "packets_lost": "packets could not be decoded, so their frames are missing",
         "frames_untimed": "frames have no presentation time; theirs was guessed from the rate",
         "s_missing": "seconds before the end that the headers promise, the pictures end: the file may be cut off",
-        "steps_back": "frames are timed before the one they follow; their time was raised to its",
+        "steps_back": "frames are timed before the one they follow; they were put just behind it",
+        "same_time": "frames have the time of the one they follow; they were put just behind it",
     }
     return [f"{damage[name]} {text}" for name, text in said.items() if name in damage]
 
@@ -94,7 +95,8 @@ def _faces(extractor: Any, source: Path, root: Path | None, items: Sequence[Item
         shown = np.unique(rows.frame)
         if root is not None:
             for item in group:
-                _write_faces(item, extractor.read(Pictures(root / item.trial), shown), rows, publish)
+                pictures = Pictures(root / item.trial)
+                _write_faces(item, extractor.read(pictures, shown), rows, publish, _picture_warnings(pictures))
             continue
         n_source = len(artifact.read_source_times(timeline))
         batches = video.frames(source, shown, n_source)
@@ -103,8 +105,15 @@ def _faces(extractor: Any, source: Path, root: Path | None, items: Sequence[Item
             _write_faces(item, found[item.person], rows, publish)
 
 
-def _write_faces(item: Item, faces: Faces, rows: Rows, publish: Publish) -> None:
-    publish(item, partial(artifact.write_faces, faces=faces, rows=rows), (), {})
+def _write_faces(item: Item, faces: Faces, rows: Rows, publish: Publish, warnings: Sequence[str] = ()) -> None:
+    publish(item, partial(artifact.write_faces, faces=faces, rows=rows), warnings, {})
+
+
+def _picture_warnings(pictures: Pictures) -> list[str]:
+    found = [f"{len(pictures.ignored)} entries of {pictures.folder.name} were ignored: {', '.join(pictures.ignored[:3])}"]
+    return (found if pictures.ignored else []) + (
+        [] if len(pictures) else [f"no pictures: {pictures.folder} has none, so all rows are masked"]
+    )
 
 
 def _feature(recipe: Recipe, items: Sequence[Item], publish: Publish) -> None:

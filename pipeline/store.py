@@ -56,14 +56,21 @@ class Index:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """An opened store. Feature files are opened per read, so a Store can be sent to another process."""
+    """An opened store. Feature files are opened per read, so a Store can be sent to another process.
+
+    damaged: names of HDF5 files in the folder that cannot be read, ours or not. Whole files of other formats are left out.
+    """
 
     folder: Path
     index: Index
     features: tuple[str, ...] = field(default=())
+    damaged: tuple[str, ...] = field(default=())
 
     def read(self, feature: str, rows: slice | None = None) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """values (R, D) and valid (R,) of the given rows, or of all. Raises StoreError where the feature is missing or of other rows."""
+        if feature in self.damaged:
+            why, fix = "its file cannot be read", "run `affectpipe verify`, then run again"
+            raise StoreError(Problem(what=f"feature {feature!r} is damaged", where=str(self.folder / f"{feature}.h5"), why=why, fix=fix))
         if feature not in self.features:
             known = ", ".join(self.features) or "none"
             raise StoreError(Problem(what=f"no feature {feature!r}", where=str(self.folder), why=f"it has: {known}", fix="run its stage"))
@@ -84,8 +91,19 @@ def open_store(folder: Path) -> Store:
     except (FileNotFoundError, CorruptFileError, KeyError) as error:
         fix = "give the folder of a store, or make it with `affectpipe run`"
         raise StoreError(Problem(what="no store", where=str(folder), why=str(error), fix=fix)) from error
-    names = sorted(path.stem for path in folder.glob("*.h5") if path.name != INDEX and not path.name.startswith("."))
-    return Store(folder=folder, index=index, features=tuple(names))
+    paths = sorted(path for path in folder.glob("*.h5") if path.name != INDEX and not path.name.startswith(".") and path.is_file())
+    formats = {path.stem: _format(path) for path in paths}
+    features = tuple(name for name, found in formats.items() if found == FEATURE_FORMAT)
+    return Store(folder=folder, index=index, features=features, damaged=tuple(name for name, found in formats.items() if found is None))
+
+
+def _format(path: Path) -> str | None:
+    """What an HDF5 file says that it is, empty where it says nothing; None where it cannot be read."""
+    try:
+        with guarded_file(path) as file:
+            return text_attr(file.attrs, "format") if "format" in file.attrs else ""
+    except (CorruptFileError, OSError):
+        return None
 
 
 def _read_index(file: h5py.File) -> Index:

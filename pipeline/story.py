@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from pipeline import artifact
 from pipeline.errors import Problem, RequestError
 from pipeline.hdf5 import CorruptFileError, guarded_file, is_whole
 from pipeline.store import open_store
+
+STORE_JSON_ATTRIBUTES = ("params", "environment")  # a store's `inputs` is a digest
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -22,9 +26,10 @@ def inspect(path: Path) -> dict[str, Any]:
         with guarded_file(path) as file:
             if not str(file.attrs.get("format", "")).startswith("affectpipe/"):
                 raise CorruptFileError("it has no `format` attribute of affectpipe's")
-            attributes = {name: _plain(value) for name, value in sorted(file.attrs.items())}
+            structured = artifact.JSON_ATTRIBUTES if file.attrs["format"] == artifact.FORMAT else STORE_JSON_ATTRIBUTES
+            attributes = {name: _plain(name, value, structured) for name, value in sorted(file.attrs.items())}
             story = {"file": str(path), "bytes": path.stat().st_size, "attributes": attributes, "datasets": _datasets(file)}
-            if "valid" in file:
+            if isinstance(file.get("valid"), h5py.Dataset):
                 story["valid_share"] = round(float(np.mean(file["valid"][:])), 4) if len(file["valid"]) else 0.0
     except (FileNotFoundError, CorruptFileError) as error:
         fix = "give an artifact, a store's file, or a store's folder"
@@ -32,13 +37,16 @@ def inspect(path: Path) -> dict[str, Any]:
     return story | {"whole": is_whole(path)}
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any, structured: Collection[str]) -> Any:
     if isinstance(value, bytes):
         return value.decode("ascii", "replace")
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, str) and value.startswith(("{", "[")):
-        return json.loads(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if name in structured and isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise CorruptFileError(f"the attribute {name!r} is not JSON ({error})") from error
     return value
 
 
@@ -54,7 +62,7 @@ def _datasets(file: h5py.File) -> dict[str, str]:
 
 
 def store_story(folder: Path) -> dict[str, Any]:
-    """Trials, rows, tasks and per feature its size, type, the share of valid rows and its licence."""
+    """Trials, rows, tasks, per feature its size, type, the share of valid rows and its licence, and the files that cannot be read."""
     store = open_store(folder)
     index = store.index
     features = {}
@@ -74,4 +82,4 @@ def store_story(folder: Path) -> dict[str, Any]:
     }
     rows = {trial: int(index.offsets[i + 1] - index.offsets[i]) for i, trial in enumerate(index.trials)}
     counts = {"n_trials": len(index.trials), "n_rows": len(index.times_s)}
-    return {"store": str(folder), **counts, "tasks": tasks, "features": features, "rows": rows}
+    return {"store": str(folder), **counts, "tasks": tasks, "features": features, "damaged": list(store.damaged), "rows": rows}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cache import Cache
+from pipeline.errors import Problem, RequestError
 from pipeline.hdf5 import is_whole
 from pipeline.plan import Plan
 
@@ -19,25 +20,41 @@ class Checked:
     damaged: tuple[Path, ...]
 
 
-def verify(cache: Cache, stores: Iterable[Path], told: Callable[[int], None] | None = None) -> Checked:
-    """Read every artifact and every store file through. A damaged one is forgotten, so that the next run makes it again."""
+def verify(cache: Cache, stores: Iterable[Path], told: Callable[[int, int], None] | None = None) -> Checked:
+    """Read every artifact and every store file through. A damaged one is forgotten, so that the next run makes it again.
+
+    told: called with the number of files done and of all. Raises RequestError where the cache or a store is no folder.
+    """
+    stores = tuple(stores)
+    _require_folders(cache.root, stores)
+    artifacts = list(cache.artifacts())
+    files = [path for store in stores for path in sorted(store.glob("*.h5")) if path.is_file() and not path.name.startswith(".")]
     damaged: list[Path] = []
-    n_files = 0
-    for stage, key, path in cache.artifacts():
-        n_files += 1
+    n_files = len(artifacts) + len(files)
+    for number, (stage, key, path) in enumerate(artifacts):
+        if told is not None:
+            told(number, n_files)
         if cache.seal(stage, key) is None:
             damaged.append(path)
+    for number, path in enumerate(files, len(artifacts)):
         if told is not None:
-            told(n_files)
-    for store in stores:
-        for path in sorted(store.glob("*.h5")):
-            if not path.name.startswith("."):
-                n_files += 1
-                if not is_whole(path):
-                    damaged.append(path)
-                    cache.stores.forget(str(path.resolve()))
+            told(number, n_files)
+        if not is_whole(path):
+            damaged.append(path)
+            cache.stores.forget(str(path.resolve()))
     cache.save()
     return Checked(n_files=n_files, damaged=tuple(damaged))
+
+
+def _require_folders(cache: Path, stores: Iterable[Path]) -> None:
+    named = [("cache", cache), *(("store", store) for store in stores)]
+    missing = [
+        Problem(what=f"no {noun} to check", where=str(path), why="there is no such folder", fix=f"name it with --{noun}")
+        for noun, path in named
+        if not path.is_dir()
+    ]
+    if missing:
+        raise RequestError(missing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

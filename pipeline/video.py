@@ -72,9 +72,8 @@ def frames(path: Path, wanted: Int64, n_source: int) -> Iterator[Frames]:
     """
     bits = np.zeros(n_source, np.bool_)
     bits[wanted] = True
-    request = {"task": "frames", "wanted": zlib.compress(np.packbits(bits).tobytes()).hex()}
     got = 0
-    with _decoding(path, request) as process:
+    with _decoding(path, {"task": "frames"}, zlib.compress(np.packbits(bits).tobytes())) as process:
         batch: list[tuple[int, float, Any]] = []
         while (head := _head(path, process))[0] == b"f":
             picture = np.empty((head[3], head[4], 3), np.uint8)
@@ -103,11 +102,11 @@ def _frames(batch: list[tuple[int, float, Any]]) -> Frames:
 
 
 @contextlib.contextmanager
-def _decoding(path: Path, request: dict[str, Any]) -> Iterator[Process]:
+def _decoding(path: Path, request: dict[str, Any], given: bytes = b"") -> Iterator[Process]:
     # -P: the working folder may hold anything, and is no place to import from.
     argv = [sys.executable, "-P", "-m", "pipeline.decoder", json.dumps({"path": str(path.absolute()), **request})]
     try:
-        with Process(argv, stall_s=STALL_S) as process:
+        with Process(argv, stall_s=STALL_S, given=given) as process:
             yield process
     except StalledError as error:
         problem = Problem(what="the decoder hangs", where=path.name, why=str(error), fix="run again; if it stays so, leave the file out")

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from extractors import registry
 from extractors.contract import ExtractorError, Kind, Runtime
 from extractors.registry import load
 from pipeline import stages
 from pipeline.artifact import Provenance
-from pipeline.errors import PassingError, Problem, TrialError
+from pipeline.errors import PassingError, Problem, RequestError, TrialError
+from pipeline.hdf5 import CorruptFileError
+from pipeline.sources import state_of
 from pipeline.stages import Item, Recipe
 
 MODELS_KEPT = 2
+DEVICE = re.compile(r"cuda(?::(\d{1,4}))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One stage over the trials of one source, to be computed. Plain data: it can go to another process.
 
-    identities: per item's key its whole identity.
+    identities: per item's key its whole identity. source_state: what `sources.state_of` said when its digest was taken.
     """
 
     stage: str
@@ -36,6 +43,7 @@ class Job:
     weights: Path | None
     root: Path | None
     source: Path
+    source_state: tuple[int, int, int] | None
     items: tuple[Item, ...]
     identities: dict[str, dict[str, Any]]
     device: str
@@ -80,6 +88,9 @@ class Worker:
             problem, passing = error.problems[0], True
         except ExtractorError as error:
             problem = Problem(what=error.what, where=job.source.name, why=error.why, fix=error.fix)
+        except CorruptFileError as error:
+            fix = "run `affectpipe verify`, then run again"
+            problem, passing = Problem(what="an input artifact is damaged", where=job.source.name, why=str(error), fix=fix), True
         except (OSError, MemoryError) as error:
             why = str(error) or type(error).__name__
             problem, passing = Problem(what="could not be computed", where=job.source.name, why=why, fix="run again"), True
@@ -102,6 +113,27 @@ class Worker:
             self.models[key] = load(job.use)(job.params, runtime)
         self.models.move_to_end(key)
         return self.models[key]
+
+
+def check_device(device: str) -> None:
+    """Raises RequestError for a word that names no device, and for a GPU that this machine does not have."""
+    if device in ("auto", "cpu"):
+        return
+    named = DEVICE.fullmatch(device)
+    if named is None:
+        raise _no_device(device, "unknown device", "known: cpu, auto, cuda, cuda:N")
+    try:
+        import torch
+    except ImportError as error:
+        raise _no_device(device, f"torch cannot be imported ({error})", "pip install 'affectpipe[extract]'") from error
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(named[1] or 0) >= n_gpus:
+        why = f"torch sees {n_gpus} GPUs, numbered from 0" if n_gpus else "torch sees no GPU on this machine"
+        raise _no_device(device, why, "give --device auto, or one that is there")
+
+
+def _no_device(device: str, why: str, fix: str) -> RequestError:
+    return RequestError(Problem(what=f"cannot compute on {device!r}", where="--device", why=why, fix=fix))
 
 
 def _device(job: Job) -> str:
@@ -142,13 +174,63 @@ def _publisher(job: Job, done: set[str], started: float) -> stages.Publish:
             warnings=warnings,
             media=media,
         )
+        if job.source_state is not None and state_of(job.source) != job.source_state:
+            why = "its key would be that of the old bytes"
+            problem = Problem(what="the source changed during the run", where=job.source.name, why=why, fix="run again")
+            raise PassingError(problem)
         write(item.target, about)
         done.add(item.key)
 
     return publish
 
 
+DECODING = {"pyav": ("video", "decoder"), "ffmpeg": ("sound", "video", "decoder")}
+NOT_ITS_OWN = ("contract.py", "registry.py")  # every extractor imports the one; the other names them all
+
+
+@cache
 def code_digest(use: str) -> str:
-    """sha256 of the source of the extractor's module: what `status` compares to find code that changed under the same version."""
-    module = inspect.getmodule(load(use))
-    return hashlib.sha256(inspect.getsource(module).encode()).hexdigest() if module else ""
+    """sha256 of the code that computes: the extractor's module, what it imports of ours, and what decodes for it.
+
+    `status` compares it to find code that changed under the same version. Comments and blank lines do not count.
+    """
+    extractor = load(use)
+    module = inspect.getsourcefile(extractor)
+    if module is None:
+        return ""
+    decoding = [Path(__file__).with_name(f"{name}.py") for name in DECODING.get(extractor.decoder, ())]
+    found, pending = set(decoding), [Path(module)]
+    while pending:
+        path = pending.pop()
+        if path not in found:
+            found.add(path)
+            pending += _imported(path)
+    return hashlib.sha256("\n".join(sorted(_canonical(_parsed(path)) for path in found)).encode()).hexdigest()
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_bytes(), str(path))
+
+
+def _imported(path: Path) -> list[Path]:
+    """The files of the `extractors` package that a file imports, also inside functions."""
+    root = Path(registry.__file__).parent
+    names: list[str] = []
+    for node in ast.walk(_parsed(path)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    files = [root.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in names if name.startswith(f"{root.name}.")]
+    return [file for file in files if file.is_file() and file.name not in NOT_ITS_OWN]
+
+
+def _canonical(node: Any) -> str:
+    """A syntax tree as text without its places. Fields that are empty are left out: each version of Python adds some."""
+    if isinstance(node, ast.AST):
+        fields = [f"{name}={_canonical(value)}" for name, value in ast.iter_fields(node) if value is not None and value != []]
+        return f"{type(node).__name__}({', '.join(fields)})"
+    if isinstance(node, list):
+        return f"[{', '.join(map(_canonical, node))}]"
+    return repr(node)

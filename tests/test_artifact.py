@@ -246,3 +246,12 @@ def test_a_whole_file_that_is_no_artifact(path: Path, changes: dict[str, Any], b
     assert is_whole(path)
     with pytest.raises(CorruptFileError, match=text):
         artifact.read_about(path)
+
+
+def test_the_data_digest_is_of_the_data_alone(tmp_path: Path, track: Track) -> None:
+    other = Track(values=track.values + np.float32(1e-6), times_s=track.times_s, valid=track.valid, columns=track.columns)
+    found = []
+    for number, (values, said) in enumerate(((track, about()), (track, about(seconds=2.0, trial="b", code="d")), (other, about()))):
+        artifact.write_track(tmp_path / f"{number}.h5", said, track=values)
+        found.append(artifact.read_about(tmp_path / f"{number}.h5")["data"])
+    assert found[0] == found[1] != found[2]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from extractors.contract import Track
-from pipeline.artifact import Provenance, write_track
+from pipeline.artifact import Provenance, read_about, write_track
 from pipeline.cache import Cache, State
 from pipeline.errors import Problem, Severity
 from pipeline.hdf5 import CorruptFileError, sealed_file
@@ -53,7 +53,8 @@ def test_what_was_never_made_is_missing(cache: Cache) -> None:
 def test_a_whole_artifact_is_done_and_remembered(cache: Cache) -> None:
     key = put(cache)
     assert cache.state(STAGE, key) is State.DONE
-    seal = {"warnings": ["dark"], "source": "aa", "person": "left", "trial": "106_left", "seconds": 2.5}
+    data = read_about(cache.path(STAGE, key))["data"]
+    seal = {"data": data, "warnings": ["dark"], "source": "aa", "person": "left", "trial": "106_left", "seconds": 2.5}
     assert cache.known(STAGE, key) == seal
     cache.save()
     assert dict(Cache(cache.root).seals(STAGE).values()) == {key: seal}

@@ -146,6 +146,12 @@ SINGLE = {
         ["is not an extractor: it yields 'smell', not one of timeline, faces, waveform, feature"],
     ),
     "outside, odd version": ("  f: {use: 'outside_ext:Fractional'}", ["is not an extractor: its version is 1.5, not a whole number"]),
+    "thousands of hexadecimal digits": (
+        f"  f: {{use: mtcnn, min_face_px: 0x{'f' * 5000}}}",
+        [":4: stages.f.min_face_px: too large a number; write one of at most 4096 bits"],
+    ),
+    "thousands of digits": (f"  f: {{use: mtcnn, min_face_px: {'9' * 5000}}}", [":4: stages.f.min_face_px: not a plain value"]),
+    "endless sexagesimal": (f"  f: {{use: mtcnn, min_face_px: 1{':1' * 400}.5}}", [":4: stages.f.min_face_px: not a plain value"]),
     "given twice": ("  f: {use: mtcnn}\n  f: {use: onet}", [":5: stages.f: given twice, first on line 4; keep one"]),
     "parameter given twice": (
         "  f:\n    use: mtcnn\n    size_px: 64\n    size_px: 65",

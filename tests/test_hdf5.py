@@ -208,3 +208,35 @@ def test_texts_of_all_lengths(tmp_path: Path) -> None:
             write_texts(file, "names", texts)
         with guarded_file(tmp_path / "file.h5") as file:
             assert read_texts(file, "names") == texts
+
+
+def huge(file: h5py.File) -> None:
+    file.create_dataset("values", (1 << 50, 512), np.float32)  # never written: costs no byte
+
+
+def compressed(file: h5py.File) -> None:
+    file.create_dataset("values", data=np.zeros(1 << 20), compression="gzip")
+
+
+def chunked(file: h5py.File) -> None:
+    file.create_dataset("values", (1 << 50,), np.float32, chunks=(1 << 20,))
+
+
+@pytest.mark.parametrize(
+    ("write", "text"),
+    [
+        (huge, r"values claims 2305843009213693952 bytes, the file has \d{3,4}$"),
+        (compressed, "values is chunked, expected contiguous and uncompressed data"),
+        (chunked, "values is chunked, expected contiguous and uncompressed data"),
+    ],
+)
+def test_a_small_file_cannot_fill_the_memory(tmp_path: Path, write: Callable[[h5py.File], None], text: str) -> None:
+    with sealed_file(tmp_path / "file.h5") as file:
+        write(file)
+    with pytest.raises(CorruptFileError, match=rf"file\.h5: /+{text}"), guarded_file(tmp_path / "file.h5"):
+        pass
+
+
+def test_what_its_reader_finds_wrong_names_the_file(sealed: Path) -> None:
+    with pytest.raises(CorruptFileError, match=r"/file\.h5: the attribute 'nothing' is missing"), guarded_file(sealed) as file:
+        text_attr(file.attrs, "nothing")

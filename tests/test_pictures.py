@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.memo import StatMemo
-from pipeline.pictures import Pictures
+from pipeline.pictures import Pictures, check_root
 
 
 @pytest.fixture
@@ -114,3 +114,29 @@ def test_pictures_of_this_moment_are_not_remembered(folder: Path, tmp_path: Path
     os.utime(folder, (1e9, 1e9))
     Pictures(folder).digest(memo)
     assert list(memo.values()) == []
+
+
+def test_what_only_looks_like_a_picture_is_ignored_by_name(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (folder / "00006.jpg").mkdir()
+    (folder / "00007.jpg").symlink_to("nothing.jpg")
+    (folder / "00008.jpg").symlink_to("00008.jpg")
+    (folder / "00009.jpg").symlink_to(tmp_path / "secret.jpg")
+    os.mkfifo(folder / "00010.jpg")
+    (folder / "5.png").write_bytes(b"another picture of frame 4")
+    (folder / "readme.txt").write_bytes(b"not like a picture")
+    pictures = Pictures(folder)
+    assert list(pictures) == [0, 1, 4, 123455]
+    assert pictures.ignored == ("00006.jpg", "00007.jpg", "00008.jpg", "00009.jpg", "00010.jpg", "5.png")
+    assert len(pictures.digest(StatMemo(tmp_path / "memo.json"))) == 64
+
+
+def test_a_root_is_checked_before_anything_runs(folder: Path, tmp_path: Path) -> None:
+    assert check_root(folder.parent) is None
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    said = {"nowhere": "No such file or directory", "file": "Not a directory", "empty": "it holds no folder NAME with NAME/00001.jpg"}
+    for name, why in said.items():
+        problem = check_root(tmp_path / name)
+        assert problem is not None
+        assert (problem.where, problem.why) == (str(tmp_path / name), why)

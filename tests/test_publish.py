@@ -108,7 +108,7 @@ def test_two_writers_of_one_target_do_not_meet(tmp_path: Path) -> None:
 def test_sweep_takes_old_temporaries_only(tmp_path: Path) -> None:
     below = tmp_path / "stage" / "ab"
     below.mkdir(parents=True)
-    old, young, other = below / f"{TEMPORARY}1-x.h5", below / f"{TEMPORARY}2-x.h5", below / "x.h5"
+    old, young, other = below / f"{TEMPORARY}1-1-x.h5", below / f"{TEMPORARY}2-1-x.h5", below / "x.h5"
     for path in (old, young, other):
         path.write_text("x")
     age(old, by_s=1000)
@@ -116,6 +116,21 @@ def test_sweep_takes_old_temporaries_only(tmp_path: Path) -> None:
     assert sweep(tmp_path, older_than_s=500) == 1
     assert sorted(path.name for path in below.iterdir()) == sorted([young.name, other.name])
     assert sweep(tmp_path / "nowhere") == 0
+
+
+def test_sweep_leaves_what_only_looks_like_a_temporary(tmp_path: Path) -> None:
+    """What someone else named so, and what is no file."""
+    below = tmp_path / f"{TEMPORARY}1-2-folder"
+    below.mkdir()
+    for name in (f"{TEMPORARY}mine", f"{TEMPORARY}1-x.h5", f"{TEMPORARY}1-2-", f"x{TEMPORARY}1-2-x"):
+        (tmp_path / name).write_text("x")
+        age(tmp_path / name)
+    (tmp_path / f"{TEMPORARY}3-4-link").symlink_to(tmp_path / f"{TEMPORARY}mine")
+    os.utime(tmp_path / f"{TEMPORARY}3-4-link", (0, 0), follow_symlinks=False)
+    age(below)
+    before = sorted(tmp_path.iterdir())
+    assert sweep(tmp_path, older_than_s=500) == 0
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.fixture

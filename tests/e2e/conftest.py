@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import json
+import linecache
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +30,13 @@ from pipeline.hdf5 import is_whole
 from pipeline.sample import write_sample
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+PLUGIN = Path(__file__).with_name("outside.py")
 COMMAND = Path(sys.executable).with_name("affectpipe")
 SAMPLE_S = 1.5  # the shortest length at which every clip with sound has a tone
-LIMIT_S = 240
+LIMIT_S = 900  # for a machine that is busy with other things; the longest command takes half a minute of one core
+# One thread each: the networks' layers are so small that several only wait for each other. Set before anything loads torch, and
+# handed on to the commands that run apart.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # No faces: what a frame-exact timeline and sound need, and so quick.
 LIGHT = """\
@@ -155,6 +163,13 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     return Sample(videos=made.videos, labels=made.labels, truth=json.loads(made.truth.read_text(encoding="utf-8")))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test's time counts its fixtures', and whichever test is first makes the long run for all."""
+    for item in items:
+        if "full" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(LIMIT_S + 60))
+
+
 @pytest.fixture(scope="session")
 def default_stages() -> str:
     """The repository's own stages file, and opensmile's descriptors beside it."""
@@ -226,6 +241,47 @@ def some_clips(sample: Sample, tmp_path: Path) -> Callable[..., tuple[Path, Path
         return videos, labels
 
     return some
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """A module from outside, a copy of outside.py. `use` names one of its classes in a stages file."""
+
+    name: str
+    folder: Path
+
+    @property
+    def calls(self) -> list[str]:
+        """What its classes were asked to do since it was last written."""
+        path = self.folder / f"{self.name}.calls"
+        return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+
+    def use(self, name: str) -> str:
+        return f'"{self.name}:{name}"'
+
+    def write(self, *, value: float = 1.0, refuse: bool = False) -> None:
+        """The module anew, with another value in its code or refusing everything; whoever uses it next in this process gets it."""
+        (self.folder / f"{self.name}.calls").unlink(missing_ok=True)
+        text, n = re.subn("^VALUE, REFUSE = .*$", f"VALUE, REFUSE = {value!r}, {refuse!r}", PLUGIN.read_text("utf-8"), flags=re.MULTILINE)
+        assert n == 1
+        (self.folder / f"{self.name}.py").write_text(text, encoding="utf-8")
+        sys.modules.pop(self.name, None)
+        importlib.invalidate_caches()
+        linecache.checkcache()
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugin]:
+    """A module of a name that no other test has, since a process imports a name once."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    made = Plugin(name=f"plugin_{uuid.uuid4().hex[:8]}", folder=folder)
+    monkeypatch.syspath_prepend(folder)
+    # A file rewritten within one second may have its old byte code's time and size.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    made.write()
+    yield made
+    sys.modules.pop(made.name, None)
 
 
 @pytest.fixture(scope="session")

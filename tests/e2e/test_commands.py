@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 from pipeline.cache import Cache
+from pipeline.store import StoreError, open_store
 
 WITHOUT_MFCC = "  mfcc39:   {use: mfcc39, from: audio}\n"
 
@@ -102,6 +106,31 @@ def test_inspect_tells_a_file_s_story(light: Any, command_line: Callable[..., An
     assert "stages.yaml: cannot be inspected: " in refused.err
 
 
+def test_inspect_takes_text_for_text(
+    some_clips: Callable[..., Any], new_desk: Callable[..., Any], command_line: Callable[..., Any]
+) -> None:
+    """A trial's name may look like JSON."""
+    desk = new_desk(some_clips("106")[0])
+    (desk.videos / "106.mp4").rename(desk.videos / "[106] take.mp4")
+    desk.run()
+    story = command_line("inspect", desk.tracks("logmel")["[106] take"], "--json").json
+    assert (story["attributes"]["trial"], story["attributes"]["warnings"]) == ("[106] take", [])
+    assert isinstance(story["attributes"]["identity"], dict)
+    for name in ("index", "logmel"):
+        assert command_line("inspect", desk.store / f"{name}.h5", "--json").json["attributes"]["format"].startswith("affectpipe/")
+
+
+def test_a_store_s_folder_may_hold_other_files(light: Any, copied: Callable[..., Any], command_line: Callable[..., Any]) -> None:
+    desk = copied(light)
+    with h5py.File(desk.store / "notes.h5", "w") as file:
+        file["mine"] = [1, 2, 3]
+    (desk.store / "mfcc39.h5").write_bytes(b"not HDF5")
+    done = command_line("inspect", desk.store, "--json")
+    assert (done.status, sorted(done.json["features"]), done.json["damaged"]) == (0, ["logmel"], ["mfcc39"])
+    with pytest.raises(StoreError, match=r"mfcc39\.h5: feature 'mfcc39' is damaged"):
+        open_store(desk.store).read("mfcc39")
+
+
 def test_gc_lists_before_it_deletes(light: Any, copied: Callable[..., Any], tmp_path: Path) -> None:
     desk = copied(light)
     text = desk.stages.read_text(encoding="utf-8")
@@ -142,3 +171,16 @@ def test_a_dropped_stage_and_a_dropped_trial_leave_the_store_right(
     fresh = replace(desk, store=desk.store.with_name("fresh"))
     fresh.run()
     assert_same_data(desk.store_data(), fresh.store_data())
+
+
+@pytest.mark.parametrize(("command", "said"), [("doctor", "examining 9/9 trials"), ("verify", f"checking {4 * 8 + 3}/{4 * 8 + 3} files")])
+def test_who_waits_at_a_terminal_sees_how_far_it_is(light: Any, command_path: Path, command: str, said: str) -> None:
+    words = light.argv("doctor") if command == "doctor" else ["verify", "--cache", str(light.cache), "--store", str(light.store)]
+    master, slave = os.openpty()
+    with os.fdopen(master, "rb", buffering=0) as terminal:
+        done = subprocess.run([command_path, *words], stdout=subprocess.PIPE, stderr=slave, timeout=120, check=True)
+        os.close(slave)
+        told = terminal.read(4096).decode()
+    assert said in told
+    assert b"examining" not in done.stdout
+    assert b"checking" not in done.stdout

@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import pytest
 
+from pipeline.hdf5 import CorruptFileError
 from pipeline.store import StoreError, open_store
 
 
@@ -124,3 +125,28 @@ def test_lost_and_broken_memories_cost_time_only(light: Any, copied: Callable[..
     result = desk.run()
     assert (result["computed"], result["written"]) == ({}, [])
     assert desk.store_state() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (CorruptFileError("/a/b.h5: truncated"), "/a/b.h5: truncated; the file is damaged: `affectpipe verify` finds all that are"),
+        (PermissionError(13, "Permission denied", "/a/b"), "/a/b: a file or folder cannot be used: Permission denied; see that it is"),
+        (OSError("read failed, errno = 5"), "a file or folder cannot be used: read failed, errno = 5; see that it is there"),
+    ],
+)
+def test_no_unforeseen_error_of_a_file_is_a_traceback(light: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("pipeline.status.status", fail)
+    done = light.here("status")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith(f"error: {said}")
+    assert done.err.count("\n") == 1
+
+
+def test_a_defect_keeps_its_traceback(light: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.status.status", lambda *_: {}["missing"])
+    with pytest.raises(KeyError, match="missing"):
+        light.here("status")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,30 @@ def test_why_wants_a_trial_and_a_stage_that_there_are(light: Any) -> None:
     for arguments, said in ((["video5_rigth", "logmel"], "did you mean 'video5_right'?"), (["106", "onet"], "no stage 'onet'")):
         done = light.here("why", arguments=arguments)
         assert (done.status, said in done.err) == (2, True), done.err
+
+
+@pytest.mark.parametrize("option", ["store", "cache"])
+def test_a_file_in_a_folder_s_place(light: Any, copied: Callable[..., Any], option: str) -> None:
+    desk = copied(light)
+    for place in (desk.stages, desk.stages / "below"):
+        done = replace(desk, **{option: place}).here("run")
+        assert (done.status, done.out) == (2, "")
+        assert done.err == f"error: {place}: cannot be the {option}: {desk.stages} is no folder; name a folder with --{option}\n"
+
+
+def test_verify_wants_what_there_is(light: Any, command_line: Callable[..., Any], tmp_path: Path) -> None:
+    done = command_line("verify", "--cache", tmp_path / "nowhere", "--store", tmp_path / "none")
+    assert (done.status, done.out) == (2, "")
+    assert _lines(done.err) == [
+        f"{tmp_path}/nowhere: no cache to check: there is no such folder; name it with --cache",
+        f"{tmp_path}/none: no store to check: there is no such folder; name it with --store",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_device_is_checked_before_the_first_job(some_clips: Callable[..., Any], new_desk: Callable[..., Any]) -> None:
+    desk = new_desk(some_clips("106")[0])
+    done = desk.here("run", "--device", "gpu")
+    assert (done.status, done.out) == (2, "")
+    assert done.err == "error: --device: cannot compute on 'gpu': unknown device; known: cpu, auto, cuda, cuda:N\n"
+    assert not desk.cache.exists()
