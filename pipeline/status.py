@@ -7,9 +7,9 @@ from typing import Any
 
 from pipeline.artifact import read_about
 from pipeline.cache import Cache, State
+from pipeline.code_digest import code_digest
 from pipeline.graph import Stage
 from pipeline.plan import Plan
-from pipeline.worker import code_digest
 
 
 def plan_summary(plan: Plan, cache: Cache) -> dict[str, Any]:
@@ -67,4 +67,4 @@ def status(plan: Plan, cache: Cache) -> dict[str, Any]:
 
 
 def _code_changed(cache: Cache, stage: Stage, oldest: str) -> bool:
-    return bool(read_about(cache.path(stage.name, oldest))["code"] != code_digest(stage.use))
+    return bool(read_about(cache.path(stage.name, oldest))["code"] != code_digest(stage.use, cache.digests))

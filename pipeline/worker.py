@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import inspect
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from extractors import registry
 from extractors.contract import ExtractorError, Kind, Runtime
 from extractors.registry import load
 from pipeline import stages
 from pipeline.artifact import Provenance
+from pipeline.code_digest import code_digest
 from pipeline.errors import PassingError, Problem, RequestError, TrialError
 from pipeline.hdf5 import CorruptFileError
 from pipeline.sources import state_of
@@ -182,55 +179,3 @@ def _publisher(job: Job, done: set[str], started: float) -> stages.Publish:
         done.add(item.key)
 
     return publish
-
-
-DECODING = {"pyav": ("video", "decoder"), "ffmpeg": ("sound", "video", "decoder")}
-NOT_ITS_OWN = ("contract.py", "registry.py")  # every extractor imports the one; the other names them all
-
-
-@cache
-def code_digest(use: str) -> str:
-    """sha256 of the code that computes: the extractor's module, what it imports of ours, and what decodes for it.
-
-    `status` compares it to find code that changed under the same version. Comments and blank lines do not count.
-    """
-    extractor = load(use)
-    module = inspect.getsourcefile(extractor)
-    if module is None:
-        return ""
-    decoding = [Path(__file__).with_name(f"{name}.py") for name in DECODING.get(extractor.decoder, ())]
-    found, pending = set(decoding), [Path(module)]
-    while pending:
-        path = pending.pop()
-        if path not in found:
-            found.add(path)
-            pending += _imported(path)
-    return hashlib.sha256("\n".join(sorted(_canonical(_parsed(path)) for path in found)).encode()).hexdigest()
-
-
-@cache
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_bytes(), str(path))
-
-
-def _imported(path: Path) -> list[Path]:
-    """The files of the `extractors` package that a file imports, also inside functions."""
-    root = Path(registry.__file__).parent
-    names: list[str] = []
-    for node in ast.walk(_parsed(path)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    files = [root.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in names if name.startswith(f"{root.name}.")]
-    return [file for file in files if file.is_file() and file.name not in NOT_ITS_OWN]
-
-
-def _canonical(node: Any) -> str:
-    """A syntax tree as text without its places. Fields that are empty are left out: each version of Python adds some."""
-    if isinstance(node, ast.AST):
-        fields = [f"{name}={_canonical(value)}" for name, value in ast.iter_fields(node) if value is not None and value != []]
-        return f"{type(node).__name__}({', '.join(fields)})"
-    if isinstance(node, list):
-        return f"[{', '.join(map(_canonical, node))}]"
-    return repr(node)

@@ -12,9 +12,10 @@ import pytest
 
 from extractors.contract import Kind
 from extractors.registry import EXTRACTORS
+from pipeline.code_digest import code_digest
 from pipeline.errors import RequestError
 from pipeline.stages import Item
-from pipeline.worker import Job, Worker, check_device, code_digest
+from pipeline.worker import Job, Worker, check_device
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,7 +81,7 @@ def _params(use: str) -> object:
     return load(use).Params()
 
 
-DIGESTS = "import sys, pipeline.worker as w; print(*map(w.code_digest, sys.argv[1:])); assert 'torch' not in sys.modules"
+DIGESTS = "import sys, pipeline.code_digest as w; print(*map(w.code_digest, sys.argv[1:])); assert 'torch' not in sys.modules"
 
 
 def _digests(root: Path) -> dict[str, str]:
