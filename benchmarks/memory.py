@@ -1,6 +1,6 @@
 """Peak memory of `affectpipe run` on a long video, its decoding processes included.
 
-    python benchmarks/memory.py CLIP [--minutes 10] [--min-face-px 40]
+    python benchmarks/memory.py CLIP [--minutes 10] [--min-face-px 40] [--rate-hz native]
 
 The clip is repeated without re-encoding until it is long enough. Every 0.1 s the proportional set sizes (/proc/PID/smaps_rollup,
 "Pss": shared pages counted once) of the command and all of its children are added up; the largest sum is the peak. The named
@@ -21,7 +21,7 @@ from pipeline.video import probe
 
 STAGES = """version: 1
 stages:
-  timeline: {{use: timeline}}
+  timeline: {{use: timeline, rate_hz: {rate_hz}}}
   faces: {{use: mtcnn, from: timeline, min_face_px: {min_face_px}}}
   audio: {{use: waveform}}
   onet: {{use: onet, from: faces}}
@@ -58,11 +58,12 @@ def main() -> None:
     parser.add_argument("clip", type=Path)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--min-face-px", type=int, default=40)
+    parser.add_argument("--rate-hz", default="native", help="rows per second, and so how many of the frames are searched for faces")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="affectpipe-memory-") as name:
         root = Path(name)
         (root / "videos").mkdir()
-        (root / "stages.yaml").write_text(STAGES.format(min_face_px=options.min_face_px))
+        (root / "stages.yaml").write_text(STAGES.format(min_face_px=options.min_face_px, rate_hz=options.rate_hz))
         seconds = probe(options.clip)["duration_s_header"]
         times = max(round(options.minutes * 60 / seconds) - 1, 0)
         long = root / "videos" / "long.mp4"
@@ -82,7 +83,9 @@ def main() -> None:
     picture = next(stream for stream in info["streams"] if stream["type"] == "video")
     held_mb = picture["n_frames_header"] * picture["width"] * picture["height"] * 3 / 2**20
     size = f"{picture['width']}x{picture['height']}, {info['duration_s_header'] / 60:.1f} minutes, {picture['n_frames_header']} frames"
-    print(f"{options.clip.name} repeated: {size}; min_face_px {options.min_face_px}; {time.monotonic() - started:.0f} s")
+    print(
+        f"{options.clip.name} repeated: {size}; min_face_px {options.min_face_px}, rate_hz {options.rate_hz}; {time.monotonic() - started:.0f} s"
+    )
     print(f"peak {peak:.0f} MB; its frames held at once would be {held_mb:.0f} MB: ratio {peak / held_mb:.4f}")
 
 

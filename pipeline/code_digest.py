@@ -25,9 +25,8 @@ def code_digest(use: str, memo: StatMemo | None = None) -> str:
     module = inspect.getsourcefile(extractor)
     if module is None:
         return ""
-    parts = {
-        path: _part(path, memo)[0] for name in DECODING.get(extractor.decoder, ()) for path in [Path(__file__).with_name(f"{name}.py")]
-    }
+    decoding = [Path(__file__).with_name(f"{name}.py") for name in DECODING.get(extractor.decoder, ())]
+    parts = {path: _part(path, memo)[0] for path in decoding}
     pending = [Path(module)]
     while pending:
         path = pending.pop()
