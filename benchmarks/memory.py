@@ -83,10 +83,8 @@ def main() -> None:
     picture = next(stream for stream in info["streams"] if stream["type"] == "video")
     held_mb = picture["n_frames_header"] * picture["width"] * picture["height"] * 3 / 2**20
     size = f"{picture['width']}x{picture['height']}, {info['duration_s_header'] / 60:.1f} minutes, {picture['n_frames_header']} frames"
-    print(
-        f"{options.clip.name} repeated: {size}; min_face_px {options.min_face_px}, rate_hz {options.rate_hz}; {time.monotonic() - started:.0f} s"
-    )
-    print(f"peak {peak:.0f} MB; its frames held at once would be {held_mb:.0f} MB: ratio {peak / held_mb:.4f}")
+    print(f"{options.clip.name} repeated: {size}; min_face_px {options.min_face_px}, rate_hz {options.rate_hz}")
+    print(f"{time.monotonic() - started:.0f} s, peak {peak:.0f} MB; all frames at once: {held_mb:.0f} MB; ratio {peak / held_mb:.4f}")
 
 
 if __name__ == "__main__":
