@@ -52,7 +52,8 @@ class IndexBuilder:
 
     def _inputs_of(self, trial: Trial, key: str) -> list[str]:
         labels = [_label_digest(record) for record in trial.labels]
-        return [trial.name, trial.source.digest, trial.person, trial.split, key, *labels]
+        timeline = self.cache.known(self.stage, key)["data"]
+        return [trial.name, trial.source.digest, trial.person, trial.split, timeline, *labels]
 
     def write(self, file: h5py.File) -> Built:
         axes: list[tuple[Trial, Axis]] = []

@@ -51,7 +51,7 @@ def test_memory_of_a_run(tmp_path: Path) -> None:
     printed = run("memory.py", clip, "--minutes", "0.02", "--min-face-px", "300")
     assert f"{clip.name} repeated: 416x304" in printed
     peak_mb = number(r"peak (\d+) MB", printed)
-    held_mb = number(r"held at once would be (\d+) MB", printed)
+    held_mb = number(r"all frames at once: (\d+) MB", printed)
     assert peak_mb > 100, "torch alone takes that"
     # 30 frames a second; -stream_loop repeats whole clips, so 1 or 2 seconds of them
     assert round(30 * 416 * 304 * 3 / 2**20) <= held_mb <= round(60 * 416 * 304 * 3 / 2**20)

@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -272,10 +271,10 @@ class Plugin:
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugin]:
-    """A module of a name that no other test has, since a process imports a name once."""
+    """A module of one's own. A process imports a name once, so whoever had it before is forgotten."""
     folder = tmp_path / "plugins"
     folder.mkdir()
-    made = Plugin(name=f"plugin_{uuid.uuid4().hex[:8]}", folder=folder)
+    made = Plugin(name="brought_along", folder=folder)
     monkeypatch.syspath_prepend(folder)
     # A file rewritten within one second may have its old byte code's time and size.
     monkeypatch.setattr(sys, "dont_write_bytecode", True)

@@ -38,7 +38,8 @@ class Outside:
     """What all of them have."""
 
     name: ClassVar[str]
-    version, Params, decoder, precisions, needs_weights, origin, licence = 1, Scale, None, ("float32",), False, "", "CC0"
+    decoder: ClassVar[str | None] = None
+    version, Params, precisions, needs_weights, origin, licence = 1, Scale, ("float32",), False, "", "CC0"
     dim = 1
 
     def __init__(self, params: Scale, runtime: Runtime) -> None:
