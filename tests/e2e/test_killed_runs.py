@@ -112,6 +112,7 @@ def test_two_runs_at_once_agree(
 ) -> None:
     """Three, rather: all on one cache, two of them on one store."""
     videos, labels = some_clips(*CLIPS)
+    write_crops(tmp_path / "crops" / "207", range(38))
     one = new_desk(videos, labels, stages=STAGES)
     other = replace(one, store=one.store.with_name("other_store"))
     runs = [_start(desk, command_path) for desk in (one, one, other)]
