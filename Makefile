@@ -28,8 +28,12 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 
+# Faces are measured on CLIPS, yours or the sample's: make bench CLIPS="a.mp4 b.mp4"
+CLIPS ?= $(DEMO)/videos/106.mp4 $(DEMO)/videos/video5.mp4
 bench: setup
 	$(BIN)/python benchmarks/plan.py
+	@test -f $(DEMO)/truth.json || { rm -rf $(DEMO); $(BIN)/affectpipe sample $(DEMO); }
+	$(BIN)/python benchmarks/faces.py $(CLIPS)
 
 clean:
 	rm -rf .venv $(DEMO) stores/demo

@@ -23,6 +23,7 @@ UInt8 = npt.NDArray[np.uint8]
 Bool = npt.NDArray[np.bool_]
 
 Person = Literal["main", "left", "right"]
+Coding = Literal["jpeg", "raw"]
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -158,27 +159,31 @@ class Faces:
 
     frame: (F,) int64 source frame; valid: (F,) bool; boxes: (F, 4) float32 x1 y1 x2 y2 in source pixels, half-open;
     landmarks: (F, 5, 2) float32 (eye, eye, nose, mouth corner, mouth corner; picture-left first); prob: (F,) float32;
-    track: (F,) int64 id, -1 where there is none; jpeg: F encoded crops of size_px, empty where there is none. NaN where not valid.
+    track: (F,) int64 id, -1 where there is none. NaN where not valid.
+    crops: F pictures of size_px x size_px, b"" where there is none; coding: each is a JPEG file, or its size_px x size_px x 3 RGB bytes.
     found: every face of every person, so that a choice can be seen and changed.
     """
 
     size_px: int
+    coding: Coding
     frame: Int64
     valid: Bool
     boxes: Float32
     landmarks: Float32
     prob: Float32
     track: Int64
-    jpeg: Sequence[bytes]
+    crops: Sequence[bytes]
     found: Detections
 
     def __post_init__(self) -> None:
         f = len(self.frame)
-        shapes = (self.valid.shape, self.boxes.shape, self.landmarks.shape, self.prob.shape, self.track.shape, (len(self.jpeg),))
+        shapes = (self.valid.shape, self.boxes.shape, self.landmarks.shape, self.prob.shape, self.track.shape, (len(self.crops),))
         _require(shapes == ((f,), (f, 4), (f, 5, 2), (f,), (f,), (f,)), "Faces", f"{f} rows in every array", shapes)
-        _require(
-            all(bool(j) == bool(v) for j, v in zip(self.jpeg, self.valid, strict=True)), "Faces.jpeg", "a crop where valid", "a mismatch"
-        )
+        lengths = np.fromiter(map(len, self.crops), np.int64, f)
+        _require(bool(np.array_equal(lengths > 0, self.valid)), "Faces.crops", "a crop where valid, and nowhere else", "a mismatch")
+        if self.coding == "raw":
+            whole = self.size_px * self.size_px * 3
+            _require(bool((lengths[self.valid] == whole).all()), "Faces.crops", f"{whole} bytes each", np.unique(lengths[self.valid]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,13 +16,14 @@ from typing import Any
 import h5py
 import numpy as np
 
-from extractors.contract import Detections, Faces, Float64, Int64, Rows, Track, Waveform
+from extractors.contract import Coding, Detections, Faces, Float64, Int64, Rows, Track, UInt8, Waveform
 from pipeline.hdf5 import CorruptFileError, guarded_file, read_texts, sealed_file, text_attr, write_texts
 from pipeline.publish import published
 
 FORMAT = "affectpipe/track"
 FORMAT_VERSION = 1
 ROWS_AT_ONCE = 1 << 16
+CROP_BYTES_AT_ONCE = 1 << 22
 JSON_ATTRIBUTES = ("params", "inputs", "identity", "environment", "warnings", "media")
 ATTRIBUTES = (
     *("key", "stage", "trial", "extractor", "extractor_version", "params", "inputs", "source", "weights", "licence"),
@@ -91,24 +92,32 @@ GEOMETRY = (
 
 
 def write_faces(path: Path, about: Provenance, *, faces: Faces, rows: Rows) -> None:
-    """Rows of the timeline; values (T, 15) are the geometry, flat; jpeg holds the crops of all rows end to end."""
+    """Rows of the timeline; values (T, 15) are the geometry, flat; `jpeg` or `raw` holds the crops of all rows end to end."""
     at = np.searchsorted(faces.frame, rows.frame)
     geometry = np.concatenate([faces.boxes, faces.prob[:, None], faces.landmarks.reshape(-1, 10)], axis=1)[at]
-    sizes = np.array([len(picture) for picture in faces.jpeg], np.int64)[at] if len(faces.jpeg) else np.zeros(len(at), np.int64)
+    sizes = np.fromiter(map(len, faces.crops), np.int64, len(faces.crops))[at]
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     with _new(path, about, GEOMETRY) as file:
         _core(file, geometry, rows.times_s, faces.valid[at])
         for name, array in (("boxes", faces.boxes), ("landmarks", faces.landmarks), ("prob", faces.prob), ("track", faces.track)):
             file[name] = array[at]
         file["frame"] = rows.frame
-        file["jpeg_offsets"] = offsets
-        jpeg = file.create_dataset("jpeg", (int(offsets[-1]),), np.uint8)
-        for row, source in enumerate(at):
-            if sizes[row]:
-                jpeg[offsets[row] : offsets[row + 1]] = np.frombuffer(faces.jpeg[int(source)], np.uint8)
+        file[f"{faces.coding}_offsets"] = offsets
+        _write_crops(file.create_dataset(faces.coding, (int(offsets[-1]),), np.uint8), faces.crops, at)
         for name in ("frame", "track", "boxes", "landmarks", "prob"):
             file[f"found/{name}"] = getattr(faces.found, name)
         file.attrs["size_px"] = faces.size_px
+
+
+def _write_crops(data: h5py.Dataset, crops: Sequence[bytes], at: Int64) -> None:
+    """at: (T,) which crop each row has. Many at a time: a write to HDF5 costs more than the coding of a crop."""
+    waiting, start, n_bytes = [], 0, 0
+    for row, number in enumerate(at.tolist(), 1):
+        waiting.append(crops[number])
+        n_bytes += len(waiting[-1])
+        if n_bytes >= CROP_BYTES_AT_ONCE or (n_bytes and row == len(at)):
+            data[start : start + n_bytes] = np.frombuffer(b"".join(waiting), np.uint8)
+            waiting, start, n_bytes = [], start + n_bytes, 0
 
 
 def _core(file: h5py.File, values: Any, times_s: Float64, valid: Any) -> None:
@@ -222,23 +231,36 @@ def read_waveform(path: Path) -> Waveform:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropRows:
-    """Where the crops of a faces artifact are. times_s, valid, frame: (T,); offsets: (T + 1,) into its `jpeg`."""
+    """Where the crops of a faces artifact are. times_s, valid, frame: (T,); coding: the dataset; offsets: (T + 1,) into it."""
 
     times_s: Float64
     valid: Any
     frame: Int64
     size_px: int
+    coding: Coding
     offsets: Int64
 
 
 def read_crop_rows(file: h5py.File) -> CropRows:
+    coding: Coding = "raw" if "raw" in file else "jpeg"
     return CropRows(
         times_s=file["times_s"][:],
         valid=file["valid"][:],
         frame=file["frame"][:],
         size_px=int(file.attrs["size_px"]),
-        offsets=file["jpeg_offsets"][:],
+        coding=coding,
+        offsets=file[f"{coding}_offsets"][:],
     )
+
+
+def read_crops(file: h5py.File, rows: CropRows, which: Int64) -> Iterator[UInt8]:
+    """The stored bytes, (n,) uint8, of each of the given rows, which ascend. Read many at a time, as they are written."""
+    data, low, some = file[rows.coding], 0, np.zeros(0, np.uint8)
+    for row in which.tolist():
+        start, stop = rows.offsets[row], rows.offsets[row + 1]
+        if stop > low + len(some):
+            low, some = start, data[start : max(stop, start + CROP_BYTES_AT_ONCE)]
+        yield some[start - low : stop - low]
 
 
 def read_found(path: Path) -> Detections:

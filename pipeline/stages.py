@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from extractors.contract import Faces, Kind, Person, Rows, Track, UInt8
+from extractors.contract import Faces, Int64, Kind, Person, Rows, Track, UInt8
 from pipeline import artifact, sound, video
 from pipeline.artifact import CropRows, Provenance
 from pipeline.errors import Problem, TrialError
@@ -144,19 +144,27 @@ def _embed(extractor: Any, faces: Path) -> Track:
     return Track(values=values[first][of_row], times_s=rows.times_s, valid=rows.valid)
 
 
-def _crops(file: h5py.File, rows: CropRows, which: Any, size_px: int) -> UInt8:
+def _crops(file: h5py.File, rows: CropRows, which: Int64, size_px: int) -> UInt8:
     """(n, size_px, size_px, 3) uint8 RGB of the given rows."""
     import cv2
 
     crops = np.empty((len(which), size_px, size_px, 3), np.uint8)
-    for number, row in enumerate(which):
-        encoded = file["jpeg"][rows.offsets[row] : rows.offsets[row + 1]]
-        picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+    for number, stored in enumerate(artifact.read_crops(file, rows, which)):
+        picture = _picture(stored, rows)
         if picture is None:
-            problem = Problem(what="a crop cannot be decoded", where=file.filename, why=f"row {row}", fix="run verify, then run again")
-            raise TrialError(problem)
+            why = f"row {which[number]}"
+            raise TrialError(Problem(what="a crop cannot be decoded", where=file.filename, why=why, fix="run verify, then run again"))
         if picture.shape[0] != size_px:
             shrinks = size_px < picture.shape[0]
             picture = cv2.resize(picture, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         crops[number] = picture
     return crops
+
+
+def _picture(stored: UInt8, rows: CropRows) -> Any:
+    """(n,) bytes of one crop -> (rows.size_px, rows.size_px, 3) uint8 RGB, or None where they are no picture."""
+    import cv2
+
+    if rows.coding == "raw":
+        return stored.reshape(rows.size_px, rows.size_px, 3) if len(stored) == 3 * rows.size_px**2 else None
+    return cv2.imdecode(stored, cv2.IMREAD_COLOR_RGB)

@@ -16,6 +16,7 @@ from pipeline.hdf5 import CorruptFileError, guarded_file, is_whole
 from pipeline.store import open_store
 
 STORE_JSON_ATTRIBUTES = ("params", "environment")  # a store's `inputs` is a digest
+TRACKS_SHOWN = 10
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -29,6 +30,8 @@ def inspect(path: Path) -> dict[str, Any]:
             structured = artifact.JSON_ATTRIBUTES if file.attrs["format"] == artifact.FORMAT else STORE_JSON_ATTRIBUTES
             attributes = {name: _plain(name, value, structured) for name, value in sorted(file.attrs.items())}
             story = {"file": str(path), "bytes": path.stat().st_size, "attributes": attributes, "datasets": _datasets(file)}
+            if isinstance(file.get("found"), h5py.Group):
+                story |= _tracks(file)
             if isinstance(file.get("valid"), h5py.Dataset):
                 story["valid_share"] = round(float(np.mean(file["valid"][:])), 4) if len(file["valid"]) else 0.0
     except (FileNotFoundError, CorruptFileError) as error:
@@ -59,6 +62,27 @@ def _datasets(file: h5py.File) -> dict[str, str]:
 
     file.visititems(note)
     return found
+
+
+def _tracks(file: h5py.File) -> dict[str, Any]:
+    """Of a faces artifact: how many faces were followed, and the longest of these tracks by id. Times are those of rows."""
+    frame, track, boxes, prob = (file[f"found/{name}"][:] for name in ("frame", "track", "boxes", "prob"))
+    shown, first_row = np.unique(file["frame"][:], return_index=True)
+    ids, n_frames = np.unique(track, return_counts=True)
+    chosen = set(np.unique(file["track"][:]).tolist())
+    tracks = {}
+    for number in np.argsort(-n_frames, kind="stable")[:TRACKS_SHOWN].tolist():
+        mine = track == ids[number]
+        at_s = file["times_s"][:][first_row[np.searchsorted(shown, frame[mine])]]
+        tracks[str(ids[number])] = {
+            "first_s": round(float(at_s.min()), 3),
+            "last_s": round(float(at_s.max()), 3),
+            "n_frames": int(n_frames[number]),
+            "mean_side_px": round(float(np.mean(boxes[mine, 2:] - boxes[mine, :2])), 1),
+            "mean_prob": round(float(prob[mine].mean()), 4),
+            "chosen": ids[number] in chosen,
+        }
+    return {"n_tracks": len(ids), "tracks": tracks}
 
 
 def store_story(folder: Path) -> dict[str, Any]:

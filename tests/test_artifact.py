@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -177,16 +178,17 @@ def made_faces() -> Faces:
         landmarks=np.ones((m, 5, 2), np.float32),
         prob=np.ones(m, np.float32),
     )
-    jpeg = [b"\xff\xd8zero", b"", b"\xff\xd8two!", b"\xff\xd8five?!"]
+    crops = [b"\xff\xd8zero", b"", b"\xff\xd8two!", b"\xff\xd8five?!"]
     return Faces(
         size_px=112,
+        coding="jpeg",
         frame=frame,
         valid=valid,
         boxes=numbers(4),
         landmarks=numbers(5, 2),
         prob=numbers(),
         track=np.where(valid, 0, -1),
-        jpeg=jpeg,
+        crops=crops,
         found=found,
     )
 
@@ -198,13 +200,14 @@ def test_faces_are_spread_over_the_rows_that_show_their_frames(tmp_path: Path) -
     with guarded_file(tmp_path / "f.h5") as file:
         crops = artifact.read_crop_rows(file)
         jpeg = file["jpeg"][:].tobytes()
+        assert "raw" not in file
         boxes, landmarks, prob, ids = (file[name][:] for name in ("boxes", "landmarks", "prob", "track"))
-    assert crops.size_px == 112
+    assert (crops.size_px, crops.coding) == (112, "jpeg")
     assert crops.frame.tolist() == rows.frame.tolist()
     assert crops.valid.tolist() == [True, True, False, True, True, True, True]
     for row, frame in enumerate(rows.frame):
         source = faces.frame.tolist().index(frame)
-        assert jpeg[crops.offsets[row] : crops.offsets[row + 1]] == faces.jpeg[source]
+        assert jpeg[crops.offsets[row] : crops.offsets[row + 1]] == faces.crops[source]
         np.testing.assert_array_equal(boxes[row], faces.boxes[source])
         np.testing.assert_array_equal(landmarks[row], faces.landmarks[source])
         np.testing.assert_array_equal(prob[row], faces.prob[source])
@@ -217,6 +220,76 @@ def test_faces_are_spread_over_the_rows_that_show_their_frames(tmp_path: Path) -
     found = artifact.read_found(tmp_path / "f.h5")
     assert found.frame.tolist() == [0, 2, 2]
     assert found.landmarks.shape == (3, 5, 2)
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 48, 49, 200, 1 << 22])
+@pytest.mark.parametrize("coding", ["jpeg", "raw"])
+def test_crops_read_back_however_many_are_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coding: Any, at_once: int
+) -> None:
+    """Also of rows between which others lie, and where the last row has none."""
+    monkeypatch.setattr(artifact, "CROP_BYTES_AT_ONCE", at_once)
+    valid = np.array([False, True, True, False, True, True, False])
+    n = len(valid)
+    crops = [bytes([i]) * (4 * 4 * 3 if coding == "raw" else 10 * i + 1) if valid[i] else b"" for i in range(n)]
+    nowhere = np.full((n, 4), np.nan, np.float32)
+    faces = Faces(
+        size_px=4,
+        coding=coding,
+        frame=np.arange(n),
+        valid=valid,
+        boxes=nowhere,
+        landmarks=np.full((n, 5, 2), np.nan, np.float32),
+        prob=nowhere[:, 0],
+        track=np.where(valid, 0, -1),
+        crops=crops,
+        found=made_faces().found,
+    )
+    shown = np.repeat(np.arange(n), 3)
+    artifact.write_faces(tmp_path / "f.h5", about(), faces=faces, rows=Rows(times_s=np.arange(3 * n) / 90, frame=shown))
+    with guarded_file(tmp_path / "f.h5") as file:
+        rows = artifact.read_crop_rows(file)
+        assert (rows.coding, rows.size_px) == (coding, 4)
+        assert file[coding].shape == (3 * sum(map(len, crops)),)
+        assert len({"jpeg", "raw"} & set(file)) == 1
+        for which in (np.arange(3 * n), np.array([4, 13]), np.array([20]), np.zeros(0, np.int64)):
+            assert [data.tobytes() for data in artifact.read_crops(file, rows, which)] == [crops[shown[row]] for row in which]
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_a_video_without_a_face_is_written(tmp_path: Path, n: int) -> None:
+    nowhere, nobody = np.full((n, 4), np.nan, np.float32), np.zeros(0, np.int64)
+    found = Detections(
+        frame=nobody,
+        track=nobody,
+        boxes=np.zeros((0, 4), np.float32),
+        landmarks=np.zeros((0, 5, 2), np.float32),
+        prob=np.zeros(0, np.float32),
+    )
+    faces = Faces(
+        size_px=112,
+        coding="jpeg",
+        frame=np.arange(n),
+        valid=np.zeros(n, np.bool_),
+        boxes=nowhere,
+        landmarks=np.full((n, 5, 2), np.nan, np.float32),
+        prob=nowhere[:, 0],
+        track=np.full(n, -1),
+        crops=[b""] * n,
+        found=found,
+    )
+    artifact.write_faces(tmp_path / "f.h5", about(), faces=faces, rows=Rows(times_s=np.arange(n) / 25, frame=np.arange(n)))
+    with guarded_file(tmp_path / "f.h5") as file:
+        assert file["jpeg"].shape == (0,)
+        assert file["jpeg_offsets"][:].tolist() == [0] * (n + 1)
+    assert len(artifact.read_found(tmp_path / "f.h5").frame) == 0
+
+
+def test_crops_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Faces\.crops: expected a crop where valid, and nowhere else, got a mismatch"):
+        dataclasses.replace(made_faces(), crops=[b"one", b"two", b"three", b"four"])
+    with pytest.raises(ValueError, match=r"Faces\.crops: expected 37632 bytes each, got \[6 8\]"):
+        dataclasses.replace(made_faces(), coding="raw")
 
 
 def sealed_with(path: Path, changes: dict[str, Any], but: str = "") -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 
+from extractors.contract import Detections
+from pipeline import video
 from pipeline.sample import write_sample
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -26,6 +32,15 @@ def run(name: str, *words: str | Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 def number(pattern: str, text: str) -> float:
@@ -56,3 +71,99 @@ def test_memory_of_a_run(tmp_path: Path) -> None:
     # 30 frames a second; -stream_loop repeats whole clips, so 1 or 2 seconds of them
     assert round(30 * 416 * 304 * 3 / 2**20) <= held_mb <= round(60 * 416 * 304 * 3 / 2**20)
     assert number(r"ratio (\d+\.\d+)", printed) == pytest.approx(peak_mb / held_mb, rel=0.1)
+
+
+def test_faces_beside_facenet_pytorch(tmp_path: Path) -> None:
+    sample = write_sample(tmp_path / "sample", clips=2, seconds=1.0)
+    clip = sample.videos / f"{sample.names[1]}.mp4"
+    markdown = tmp_path / "faces.md"
+    printed = run("faces.py", clip, "--repeats", "1", "--reference-frames", "3", "--min-face-px", "60", "--markdown", markdown)
+    assert markdown.read_text() + "\n" == printed
+    speed, quality = (line.split(" | ") for line in printed.splitlines() if line.startswith(f"| {clip.name} "))
+    assert speed[1:3] == ["416x304", "30"]
+    ratios = [float(re.split(r"[ *]", cell)[0]) for cell in speed[-3:-1]]
+    parts = [float(part) for part in re.findall(r"\d+\.\d+", speed[6])]
+    assert sum(parts[:3]) == pytest.approx(parts[3], abs=0.02), "decode + detect + crop, each rounded to 0.01 ms"
+    ours_ms = [number(r"\((\d+\.\d+),", cell) for cell in speed[3:5]]
+    assert ratios == pytest.approx([parts[3] / ms for ms in ours_ms], abs=0.06), "ratios have one decimal"
+    # Two people who face the camera for thirty frames: all of their faces are found, and each is one track.
+    assert quality[1:4] == ["60", "1.0000", "1.0000"]
+    assert float(quality[4]) > 0.9
+    assert quality[7:10] == ["0.00%", "2 (2)", "2 (2)"]
+
+
+def test_a_clip_that_cannot_be_read_is_named_before_anything_is_measured(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("no video")
+    words = [sys.executable, str(BENCHMARKS / "faces.py")]
+    for name, status, said in (("broken.mp4", 1, "broken.mp4: cannot be decoded"), ("gone.mp4", 2, "no such file")):
+        done = subprocess.run(
+            [*words, str(tmp_path / name)], cwd=BENCHMARKS.parent, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == status
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def detections(*faces: tuple[int, int, float, float]) -> Detections:
+    """(frame, track, x, prob): a face 100 px wide at x, its eyes 40 px apart."""
+    frame, track, x, prob = (np.array(column) for column in zip(*faces, strict=True)) if faces else (np.zeros(0),) * 4
+    boxes = np.stack([x, 0 * x, x + 100, 0 * x + 100], axis=1).reshape(-1, 4)
+    points = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]]) + np.stack([x, 0 * x], axis=1).reshape(-1, 1, 2)
+    return Detections(
+        frame=frame.astype(np.int64),
+        track=track.astype(np.int64),
+        boxes=boxes.astype(np.float32),
+        landmarks=points.astype(np.float32),
+        prob=prob.astype(np.float32),
+    )
+
+
+def test_quality_of_known_faces() -> None:
+    compare = module("face_quality").compare
+    frame, shown_s = np.arange(4), np.full(4, 0.1)
+    exact = detections((0, 0, 0, 0.99), (1, 0, 0, 0.99), (2, 0, 0, 0.99), (2, 1, 500, 0.95), (3, 0, 0, 0.99))
+    every = detections((0, 0, 0, 0.99), (1, 0, 0, 0.99), (2, 0, 0, 0.99), (2, 1, 500, 0.95), (3, 0, 0, 0.99), (3, 2, 800, 0.75))
+    # Frame 1 is missed, 2 is 20 px off (IoU 80 / 120) and has another id; in 3 one face is only less sure in exact, one is nowhere.
+    tracked = detections((0, 7, 0, 0.99), (2, 8, 20, 0.99), (3, 8, 0, 0.99), (3, 9, 800, 0.95), (3, 4, 300, 0.95))
+    found = compare(exact=exact, every=every, tracked=tracked, frame=frame, shown_s=shown_s, min_track_s=0.2)
+    assert found.n_faces == 5
+    assert found.recall == pytest.approx(3 / 5)
+    assert found.recall_kept == pytest.approx(3 / 4), "the face at 500 is seen for 0.1 s"
+    assert found.iou_mean == pytest.approx((1 + 80 / 120 + 1) / 3)
+    assert found.iou_p5 == pytest.approx(80 / 120 + 0.1 * (1 - 80 / 120)), "a tenth of the way from the least to the next"
+    assert found.landmark_error == pytest.approx((20 / 40) / 3)
+    assert found.false_share == pytest.approx(1 / 4)
+    assert (found.ids_exact, found.ids_tracked) == ((2, 1), (4, 1))
+    assert found.switches == 1
+
+
+def test_quality_of_nothing_is_not_told() -> None:
+    none = detections()
+    found = module("face_quality").compare(exact=none, every=none, tracked=none, frame=np.arange(3), shown_s=np.ones(3), min_track_s=0.2)
+    told = (found.recall, found.recall_kept, found.iou_mean, found.iou_p5, found.landmark_error, found.switches)
+    assert told == (None,) * 6
+    assert (found.n_faces, found.false_share, found.ids_exact) == (0, 0.0, (0, 0))
+
+
+def test_clips_made_of_clips(tmp_path: Path) -> None:
+    sample = write_sample(tmp_path / "sample", clips=1, seconds=1.0)
+    clip = tmp_path / "speech_512.mp4"
+    shutil.copy(sample.videos / f"{sample.names[0]}.mp4", clip)
+    (made,) = module("face_clips").derive([clip], tmp_path)
+    assert made.name == "speech_512_mirrored_slow.mp4"
+    before, after = video.frame_times(clip).times_s, video.frame_times(made).times_s
+    np.testing.assert_allclose(after, 1.5 * before, atol=1e-3)
+
+
+def test_the_picture_of_a_clip(tmp_path: Path) -> None:
+    import cv2
+
+    sample = write_sample(tmp_path / "sample", clips=1, seconds=1.0)
+    clip, out = sample.videos / f"{sample.names[0]}.mp4", tmp_path / "faces.png"
+    assert run("face_picture.py", clip, clip, out) == ""
+    drawn = cv2.imread(str(out), cv2.IMREAD_COLOR_RGB)
+    assert drawn is not None
+    colours = set(map(tuple, drawn.reshape(-1, 3).tolist()))
+    assert {(0, 114, 178), (213, 94, 0)} <= colours, "the same face has another id after the cut"
+    assert (0, 158, 115) not in colours, "and there is no third"

@@ -87,6 +87,23 @@ store:
     assert (store.fill_of("onet"), store.fill_of("egemaps")) == ("nearest", "none")
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"), [("", None), (", track: null", None), (", track: ", None), (", track: 3", 3), (", track: 0", 0)]
+)
+def test_a_parameter_may_be_a_number_or_nothing(tmp_path: Path, written: str, expected: int | None) -> None:
+    params = load(write(tmp_path, HEAD + f"  faces: {{use: mtcnn{written}}}\n")).stage("faces").params
+    assert params.track == expected
+    assert type(params.track) is type(expected)
+
+
+def test_words_and_whole_numbers_become_what_a_parameter_is(tmp_path: Path) -> None:
+    text = "  faces: {use: mtcnn, mode: exact, template: box, margin: 1, coding: raw, search_s: 0, redetect_s: 1, precision: bfloat16}\n"
+    stage = load(write(tmp_path, HEAD + text)).stage("faces")
+    params = stage.params
+    assert (params.mode, params.template, params.coding, stage.precision) == ("exact", "box", "raw", "bfloat16")
+    assert [(value, type(value)) for value in (params.margin, params.search_s, params.redetect_s)] == [(1, float), (0, float), (1, float)]
+
+
 def test_the_defaults_of_a_store_are_those_of_the_design(tmp_path: Path) -> None:
     assert load(write(tmp_path, HEAD)).store == StoreSpec()
     spec = StoreSpec()

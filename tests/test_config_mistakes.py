@@ -64,6 +64,22 @@ SINGLE = {
         "  f: {use: mtcnn, size_px: 112.0}",
         [":4: stages.f.size_px: input should be a valid integer, got 112.0"],
     ),
+    "text for a number or null": (
+        "  f: {use: mtcnn, track: first}",
+        [":4: stages.f.track: input should be a valid integer, got 'first'; give a whole number | null"],
+    ),
+    "a number out of range": (
+        "  f: {use: mtcnn, track: -1}",
+        [":4: stages.f.track: expected the id of a track, 0 or more, or null, got -1; give a value in range"],
+    ),
+    "no word of a choice": (
+        "  f: {use: mtcnn, mode: quick}",
+        [":4: stages.f.mode: input should be 'tracked' or 'exact', got 'quick'; give tracked | exact"],
+    ),
+    "parameters that contradict": (
+        "  f: {use: mtcnn, margin: 0.2}",
+        [":4: stages.f.margin: only 'template: box' has one; "],
+    ),
     "truth for a number": ("  f: {use: mtcnn, size_px: true}", [":4: stages.f.size_px: input should be a valid integer, got True"]),
     "no such choice": ("  e: {use: egemaps_lld, feature_set: v3}", [":4: stages.e.feature_set: input should be 'eGeMAPSv02'", "got 'v3'"]),
     "too large for a float": (f"  a: {{use: waveform, peak_dbfs: 1{'0' * 400}}}", [":4: stages.a.peak_dbfs: input should be a finite"]),
@@ -120,7 +136,7 @@ SINGLE = {
         f"  f: {{use: mtcnn}}\n  v: {{use: iresnet50, weights: a.pth, sha256: {'1' * 64}}}",
         [":5: stages.v.sha256: must be 64"],
     ),
-    "precision": ("  f: {use: mtcnn, precision: float16}", [":4: stages.f.precision: mtcnn cannot run in 'float16'; known: float32"]),
+    "precision": ("  f: {use: waveform, precision: float16}", [":4: stages.f.precision: waveform cannot run in 'float16'; known: float32"]),
     "precision unheard of": ("  f: {use: mtcnn, precision: float8}", [":4: stages.f.precision: mtcnn cannot run in 'float8'"]),
     "root not wanted": ("  f: {use: mtcnn, root: here}", [":4: stages.f.root: only the folder extractor reads pictures; remove it"]),
     "root missing": ("  f: {use: folder}", [":4: stages.f: needs 'root: DIR'; name the folder that holds NAME/00001.jpg"]),

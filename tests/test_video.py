@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from pipeline import sound, video
 from pipeline.errors import TrialError
+from pipeline.records import BATCH_BYTES
 from pipeline.sample import write_sample
 
 ORIENTATIONS = {
@@ -54,6 +56,49 @@ def test_wanted_frames_come_alone_and_in_order(clip: Path) -> None:
     assert np.concatenate([batch.index for batch in some]).tolist() == wanted.tolist()
     assert np.array_equal(np.concatenate([batch.images for batch in some]), every[wanted])
     assert np.concatenate([batch.times_s for batch in some]).tolist() == times_s[wanted].tolist()
+
+
+# Sizes of parts of one stream, and whether their colours use the full range.
+PARTS = [((160, 120), "tv"), ((160, 120), "pc"), ((96, 128), "pc"), ((161, 91), "tv")]
+
+
+def test_pictures_that_change_in_size_and_colours_are_each_converted_as_alone(tmp_path: Path) -> None:
+    """What is kept from one picture's conversion to the next shows in none. Batches end where the size changes."""
+    stream = b""
+    for (width, height), colours in PARTS:
+        source = f"testsrc2=s={width}x{height}:r=25:d=0.4,format={'yuv444p' if width % 2 else 'yuv420p'}"
+        words = ("-f", "lavfi", "-i", source, "-c:v", "libx264", "-color_range", colours, "-f", "h264", "-")
+        stream += ffmpeg(*words)
+    path = tmp_path / "changing.h264"
+    path.write_bytes(stream)
+    with av.open(str(path)) as container:
+        expected = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert [image.shape[1::-1] for image in expected] == [size for size, _ in PARTS for _ in range(10)]
+    n_source = len(video.frame_times(path).times_s)
+    found = [image for batch in video.frames(path, np.arange(n_source), n_source) for image in batch.images]
+    assert len(found) == len(expected)
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+def test_pictures_larger_than_a_batch_come_one_by_one(tmp_path: Path) -> None:
+    path, size = tmp_path / "large.mkv", (4096, 2304)
+    assert 3 * size[0] * size[1] > BATCH_BYTES
+    ffmpeg("-f", "lavfi", "-i", f"testsrc=s={size[0]}x{size[1]}:r=25:d=0.12", "-c:v", "mjpeg", "-q:v", "3", path)
+    with av.open(str(path)) as container:
+        expected = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    batches = list(video.frames(path, np.arange(3), 3))
+    assert [batch.images.shape for batch in batches] == [(1, size[1], size[0], 3)] * 3
+    assert all(np.array_equal(batch.images[0], theirs) for batch, theirs in zip(batches, expected, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["gray", "yuva420p", "rgb24", "yuv420p10le"])
+def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "kind.mkv"
+    ffmpeg("-f", "lavfi", "-i", "testsrc=s=99x67:r=25:d=0.2", "-pix_fmt", kind, "-c:v", "ffv1", path)
+    with av.open(str(path)) as container:
+        expected = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    found = np.concatenate([batch.images for batch in video.frames(path, np.arange(5), 5)])
+    assert np.array_equal(found, expected)
 
 
 def test_a_matroska_file_that_is_cut_off_is_told(clip: Path, tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
-"""Five landmarks -> an aligned crop: the similarity transform onto the ArcFace template, then a bilinear warp."""
+"""Where a crop lies in its picture: five landmarks onto the ArcFace template, or a square about the box. Then a bilinear warp."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from extractors.contract import Bool, Float64, FloatArray, UInt8
+from extractors.contract import Bool, Float32, Float64, FloatArray, UInt8
 
 # Where the eyes, the nose and the mouth's corners lie in a 112 x 112 crop: Deng et al., "ArcFace" (CVPR 2019), as published with
 # the insightface code. (5, 2) x, y in pixels; eye and mouth corner on the picture's left come first.
@@ -26,30 +26,60 @@ def similarity(landmarks: FloatArray, size_px: int) -> tuple[Float64, Bool]:
     NaN in the matrix) where the landmarks are not finite, coincide, or are the template's mirror image.
 
     In the plane Umeyama's solution (IEEE TPAMI 13(4), 1991, eq. 40-43 with a proper rotation) is a single complex number: with
-    both sets centred, the factor a that minimises sum |a z - w|^2 is sum conj(z) w / sum |z|^2.
+    both sets centred, the factor a that minimises sum |a z - w|^2 is sum conj(z) w / sum |z|^2. In real numbers: no landmark's
+    outcome then depends on how many others are worked out with it.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     if points.ndim != 3 or points.shape[1:] != (5, 2):
         raise ValueError(f"landmarks: expected (N, 5, 2), got {points.shape}")
+    points = np.where(np.isfinite(points), points, np.nan)  # infinity would warn wherever it is subtracted from itself
     target = template(size_px)
-    z = points[..., 0] + 1j * points[..., 1]
-    w = target[:, 0] + 1j * target[:, 1]
-    z_mean, w_mean = z.mean(axis=1), w.mean()
-    centred = z - z_mean[:, None]
-    spread = (np.abs(centred) ** 2).sum(axis=1)
+    target_mean = target.mean(axis=0)
+    w = target - target_mean
+    mean = points.mean(axis=1)
+    z = points - mean[:, None]
+    spread = np.square(z).reshape(-1, 10).sum(axis=1)
+    turn = np.stack([(z * w).reshape(-1, 10).sum(axis=1), (z[..., 0] * w[:, 1] - z[..., 1] * w[:, 0]).sum(axis=1)], axis=1)
     usable = np.isfinite(spread) & (spread > 5 * MIN_SPREAD_PX**2)
-    factor = np.full(len(points), np.nan + 0j)
-    np.divide((np.conj(centred) * (w - w_mean)).sum(axis=1), spread, out=factor, where=usable)
-    usable &= np.abs(factor) * np.sqrt(spread) > MIN_SPREAD_PX
-    factor[~usable] = complex(np.nan, np.nan)
-    shift = w_mean - factor * z_mean
-    top = np.stack([factor.real, -factor.imag, shift.real], axis=-1)
-    bottom = np.stack([factor.imag, factor.real, shift.imag], axis=-1)
-    return np.stack([top, bottom], axis=1), usable
+    factor = np.full_like(turn, np.nan)
+    np.divide(turn, spread[:, None], out=factor, where=usable[:, None])
+    usable &= np.hypot(*factor.T) * np.sqrt(spread) > MIN_SPREAD_PX
+    factor[~usable] = np.nan
+    return _matrices(factor[:, 0], factor[:, 1], mean, target_mean), usable
+
+
+def square(boxes: Float32, size_px: int, margin: float) -> tuple[Float64, Bool]:
+    """Scalings of the square about each box onto the whole crop: no rotation, proportions kept, and no landmark asked.
+
+    boxes: (N, 4) x1 y1 x2 y2 in source pixels, half-open. The square has the box's centre, and its longer side enlarged by `margin`
+    of itself on each end. Gives matrices and usable as `similarity` does; usable is False where a box is not finite or is empty.
+    """
+    edges = np.asarray(boxes, dtype=np.float64)
+    if edges.ndim != 2 or edges.shape[1] != 4:
+        raise ValueError(f"boxes: expected (N, 4), got {edges.shape}")
+    edges = np.where(np.isfinite(edges), edges, np.nan)
+    sides = edges[:, 2:] - edges[:, :2]
+    usable = np.asarray((sides > 0).all(axis=1), dtype=np.bool_)
+    scale = np.full(len(edges), np.nan)
+    np.divide(size_px, sides.max(axis=1) * (1 + 2 * margin), out=scale, where=usable)
+    # Pixel i of a picture lies from i to i + 1, and warping knows it by its centre as i.
+    middle = (edges[:, :2] + edges[:, 2:]) / 2 - 0.5
+    return _matrices(scale, np.zeros(len(edges)), middle, np.full(2, (size_px - 1) / 2)), usable
+
+
+def _matrices(real: Float64, imaginary: Float64, source: Float64, target: Float64) -> Float64:
+    """(N, 2, 3): turned and scaled by a complex factor, so that the points `source` (N, 2) come to lie on `target` (2,)."""
+    shift_x = target[0] - (real * source[:, 0] - imaginary * source[:, 1])
+    shift_y = target[1] - (imaginary * source[:, 0] + real * source[:, 1])
+    return np.stack([real, -imaginary, shift_x, imaginary, real, shift_y], axis=1).reshape(-1, 2, 3)
 
 
 def warp(image: UInt8, matrix: Float64, size_px: int) -> UInt8:
-    """(H, W, 3) uint8 and one (2, 3) matrix -> (size_px, size_px, 3) uint8: bilinear, black outside the picture."""
+    """(H, W, 3) uint8 and one (2, 3) matrix -> (size_px, size_px, 3) uint8: bilinear, black outside the picture.
+
+    Four pixels of the picture make one of the crop, however large the face is: a large one is not smoothed, as in the published
+    systems, whose networks were trained on such crops.
+    """
     import cv2
 
     crop = cv2.warpAffine(image, matrix, (size_px, size_px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0))

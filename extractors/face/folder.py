@@ -58,13 +58,14 @@ class Folder:
         n = len(frames)
         return Faces(
             size_px=self.params.size_px,
+            coding="jpeg",
             frame=np.asarray(frames, dtype=np.int64),
             valid=valid,
             boxes=np.full((n, 4), np.nan, dtype=np.float32),
             landmarks=np.full((n, 5, 2), np.nan, dtype=np.float32),
             prob=np.full(n, np.nan, dtype=np.float32),
             track=np.where(valid, 0, -1).astype(np.int64),
-            jpeg=kept,
+            crops=kept,
             found=_nobody(),
         )
 

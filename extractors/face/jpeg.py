@@ -14,7 +14,7 @@ def encode(crop: UInt8, quality: int) -> bytes:
     """(H, W, 3) uint8 RGB -> a JPEG file. quality: 1 to 100."""
     import cv2
 
-    done, data = cv2.imencode(".jpg", np.ascontiguousarray(crop[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise ExtractorError("a face crop could not be written as JPEG", why=f"OpenCV refused {crop.shape}", fix="report this as a defect")
     return data.tobytes()

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
+from extractors.contract import Coding, Faces, Frames, Kind, Person, Runtime
+from extractors.face import jpeg
+from extractors.face.cascade import Cascade, EveryFrame
+from extractors.face.crops import CropForm, Cutter
+from extractors.face.detector import MIN_FACE_PX, Finder, Found
+from extractors.face.lanes import Lanes
+from extractors.face.log import FaceLog, pick
+from extractors.face.persons import choose, find_people, follow_track
+from extractors.face.propagation import Propagation
+from extractors.face.tracking import associate
 
-from extractors.contract import Detections, Faces, Float32, Frames, Int64, Kind, Person, Runtime, UInt8
-from extractors.face import alignment, jpeg
-from extractors.face.detector import MIN_FACE_PX, Detector, Found, LibraryCascade
-from extractors.face.persons import choose, find_people
-from extractors.face.spool import Spool, SpooledCrops
-from extractors.face.tracking import Sightings, associate
+MAX_MARGIN = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MtcnnParams:
     """min_face_px: the smallest face looked for; it sets the detector's pyramid and so moves every box by some pixels.
-    size_px: side of the aligned crop. jpeg_quality: 1 to 100.
+    mode: "exact" searches every whole picture. "tracked" searches a whole picture every redetect_s seconds while there are faces, every
+    search_s while there are none (0: every picture), at cuts and where a face is lost, and else looks only where faces are
+    expected. Neither time counts in "exact".
     min_prob: faces below are not faces. min_track_s: a track that is seen for less, in all, is nobody's.
-    person: whose face is kept; "auto" takes it from the trial's name.
+
+    person: whose face is kept; "auto" takes it from the trial's name. "main" is whoever is most prominent: summed over the seconds in
+    which a face is seen, its share of the picture's area x its probability x how central it is (1 in the picture's middle, falling
+    evenly to 1/2 in its corners). So size counts as much as time, and a face in the middle as much as one of up to twice its area
+    at the edge. Tracks are one person when they follow each other near in place and size. "left" and "right": see
+    `persons.choose`. track: overrides all this, for a stages file that is run on one video: the track of this id, as stored.
+
+    size_px: side of the crop. template: "arcface" turns and scales it so that eyes, nose and mouth lie as in ArcFace's crops; "box"
+    cuts the square about the middle of the box, as long as its longer side, with `margin` of that side more on each end.
+    coding: "jpeg", or "raw" RGB bytes, about eight times as large. jpeg_quality: 1 to 100; it does not count in "raw".
 
     The defaults of min_prob and min_track_s were set on nine clips: 0.9 keeps every face of a turned, crying head (0.95 loses 2 of
     472) but also five frames of a cartoon and five of a far-off scene; these make tracks of at most
@@ -29,42 +45,80 @@ class MtcnnParams:
     """
 
     min_face_px: int = 40
-    size_px: int = 112
+    mode: Literal["tracked", "exact"] = "tracked"
+    redetect_s: float = 1.0
+    search_s: float = 0.25
     min_prob: float = 0.9
-    person: Literal["auto", "main", "left", "right"] = "auto"
-    jpeg_quality: int = 95
     min_track_s: float = 0.2
+    person: Literal["auto", "main", "left", "right"] = "auto"
+    track: int | None = None
+    size_px: int = 112
+    template: Literal["arcface", "box"] = "arcface"
+    margin: float = 0.0
+    coding: Coding = "jpeg"
+    jpeg_quality: int = 95
 
     def __post_init__(self) -> None:
+        self._check_search()
+        self._check_choice()
+        self._check_crop()
+
+    def _check_search(self) -> None:
         if isinstance(self.min_face_px, bool) or not isinstance(self.min_face_px, int) or self.min_face_px < MIN_FACE_PX:
             raise ValueError(f"min_face_px: expected a whole number of pixels, {MIN_FACE_PX} or more, got {self.min_face_px!r}")
-        jpeg.check_size(self.size_px)
+        _one_of("mode", self.mode, ("tracked", "exact"))
+        if not 0 < self.redetect_s < math.inf:
+            raise ValueError(f"redetect_s: expected seconds, more than 0, got {self.redetect_s!r}")
+        if not 0 <= self.search_s < math.inf:
+            raise ValueError(f"search_s: expected seconds, 0 or more, got {self.search_s!r}")
         if not 0 <= self.min_prob <= 1:
             raise ValueError(f"min_prob: expected a probability from 0 to 1, got {self.min_prob!r}")
-        if self.person not in ("auto", "main", "left", "right"):
-            raise ValueError(f"person: expected auto, main, left or right, got {self.person!r}")
-        jpeg.check_quality(self.jpeg_quality)
-        if not 0 <= self.min_track_s < float("inf"):
+
+    def _check_choice(self) -> None:
+        if not 0 <= self.min_track_s < math.inf:
             raise ValueError(f"min_track_s: expected seconds, 0 or more, got {self.min_track_s!r}")
+        _one_of("person", self.person, ("auto", "main", "left", "right"))
+        if self.track is not None and (isinstance(self.track, bool) or not isinstance(self.track, int) or self.track < 0):
+            raise ValueError(f"track: expected the id of a track, 0 or more, or null, got {self.track!r}")
+
+    def _check_crop(self) -> None:
+        jpeg.check_size(self.size_px)
+        _one_of("template", self.template, ("arcface", "box"))
+        if not 0 <= self.margin <= MAX_MARGIN:
+            raise ValueError(f"margin: expected a share of the box's longer side, 0 to {MAX_MARGIN:g}, got {self.margin!r}")
+        if self.margin and self.template != "box":
+            raise ValueError(f"margin: only 'template: box' has one; the template {self.template} is placed by landmarks, not by the box")
+        _one_of("coding", self.coding, ("jpeg", "raw"))
+        jpeg.check_quality(self.jpeg_quality)
+
+    def crop_form(self) -> CropForm:
+        return CropForm(
+            size_px=self.size_px, template=self.template, margin=self.margin, coding=self.coding, jpeg_quality=self.jpeg_quality
+        )
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{name}: expected {', '.join(known[:-1])} or {known[-1]}, got {value!r}")
 
 
 class Mtcnn:
     """One pass over the frames: every face is cropped where it is seen, and who it belongs to is decided at the end."""
 
     name: ClassVar[str] = "mtcnn"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = MtcnnParams
     yields: ClassVar[Kind] = Kind.FACES
     decoder: ClassVar[str | None] = "pyav"
-    precisions: ClassVar[tuple[str, ...]] = ("float32",)
+    precisions: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16")
     needs_weights: ClassVar[bool] = False
     origin: ClassVar[str] = "facenet-pytorch 2.5.3 (weights in its wheel), github.com/timesler/facenet-pytorch"
     licence: ClassVar[str] = "MIT"
 
-    def __init__(self, params: MtcnnParams, runtime: Runtime, *, detector: Detector | None = None) -> None:
-        """detector: finds faces instead of facenet-pytorch's cascade, with its boxes, probabilities and order of landmarks."""
+    def __init__(self, params: MtcnnParams, runtime: Runtime, *, finder: Finder | None = None) -> None:
+        """finder: finds faces instead of facenet-pytorch's networks, with their boxes, probabilities and order of landmarks."""
         self.params = params
-        self.detector = detector or LibraryCascade(min_face_px=params.min_face_px, device=runtime.device)
+        self.finder = finder or _finder(params, runtime)
 
     @staticmethod
     def reads(params: MtcnnParams) -> tuple[Kind, ...]:
@@ -73,72 +127,39 @@ class Mtcnn:
     def follow(self, batches: Iterable[Frames], persons: Sequence[Person]) -> Mapping[Person, Faces]:
         """Faces per person over all frames of all batches, which may differ in size.
 
-        Memory grows by some tens of bytes per frame and face: crops wait in a temporary file, from which Faces.jpeg reads.
+        Memory grows by some tens of bytes per face and frame: crops wait in a temporary file, from which Faces.crops reads.
         `found` holds every face of min_prob and more, those of too short tracks too.
+
+        Raises ExtractorError where params.track is none of the video's tracks, and an OSError of the temporary file.
         """
-        log = _Log(self.params)
-        for frames in batches:
-            for i, found in enumerate(self.detector.detect(frames.images)):
-                log.add(frames.images[i], float(frames.times_s[i]), int(frames.index[i]), found)
-        return log.faces(persons)
+        log, params, form = FaceLog(), self.params, self.params.crop_form()
+        with Cutter(form) as cutter:
+            for seen in self.finder.find(batches):
+                kept = _sure(seen.found, params.min_prob)
+                cutter.add(seen.image, kept.boxes, kept.landmarks)
+                log.add(seen, kept)
+            crops = cutter.finish()
+        logged = log.read(crops)
+        track = associate(logged.seen)
+        everyone = logged.detections(track)
+        if params.track is not None:
+            chosen = dict.fromkeys(persons, follow_track(logged.seen, track, params.track))
+        else:
+            people = find_people(logged.seen, track, min_track_s=params.min_track_s)
+            chosen = {person: choose(people, person) for person in persons}
+        return {person: pick(form, logged, everyone, number, crops) for person, number in chosen.items()}
 
 
-class _Log:
-    """What was seen so far: small records per frame and face, and the crops in a spool, one per face."""
-
-    def __init__(self, params: MtcnnParams) -> None:
-        self._params = params
-        self._frame: list[int] = []
-        self._time_s: list[float] = []
-        self._picture_px: list[tuple[int, int]] = []
-        self._found: list[Found] = []
-        self._crops = Spool()
-
-    def add(self, image: UInt8, time_s: float, frame: int, found: Found) -> None:
-        matrices, usable = alignment.similarity(found.landmarks, self._params.size_px)
-        keep = np.flatnonzero(usable & (found.prob >= self._params.min_prob) & np.isfinite(found.boxes).all(axis=1))
-        for i in keep:
-            crop = alignment.warp(image, matrices[i], self._params.size_px)
-            self._crops.append(jpeg.encode(crop, self._params.jpeg_quality))
-        self._frame.append(frame)
-        self._time_s.append(time_s)
-        self._picture_px.append((image.shape[1], image.shape[0]))
-        self._found.append(Found(boxes=found.boxes[keep], prob=found.prob[keep], landmarks=found.landmarks[keep]))
-
-    def faces(self, persons: Sequence[Person]) -> dict[Person, Faces]:
-        seen = self._sightings()
-        track = associate(seen)
-        landmarks = np.concatenate([np.zeros((0, 5, 2), dtype=np.float32), *(found.landmarks for found in self._found)])
-        frame = np.array(self._frame, dtype=np.int64)
-        everyone = Detections(frame=frame[seen.row], track=track, boxes=seen.boxes, landmarks=landmarks, prob=seen.prob)
-        people = find_people(seen, track, min_track_s=self._params.min_track_s)
-        return {person: self._pick(frame, everyone, choose(people, person)) for person in persons}
-
-    def _sightings(self) -> Sightings:
-        return Sightings(
-            row=np.repeat(np.arange(len(self._found)), [len(found.prob) for found in self._found]).astype(np.int64),
-            boxes=np.concatenate([np.zeros((0, 4), dtype=np.float32), *(found.boxes for found in self._found)]),
-            prob=np.concatenate([np.zeros(0, dtype=np.float32), *(found.prob for found in self._found)]),
-            times_s=np.array(self._time_s, dtype=np.float64),
-            picture_px=np.array(self._picture_px, dtype=np.int64).reshape(-1, 2),
-        )
-
-    def _pick(self, frame: Int64, everyone: Detections, number: Int64) -> Faces:
-        """number: (F,) which face of everyone's each frame keeps, -1 for none."""
-        return Faces(
-            size_px=self._params.size_px,
-            frame=frame,
-            valid=number >= 0,
-            boxes=_where(everyone.boxes, number),
-            landmarks=_where(everyone.landmarks, number),
-            prob=_where(everyone.prob, number),
-            track=np.append(everyone.track, -1)[number],
-            jpeg=SpooledCrops(self._crops, number),
-            found=everyone,
-        )
+def _finder(params: MtcnnParams, runtime: Runtime) -> Finder:
+    on_cpu = runtime.device == "cpu"
+    cascade = (Lanes if on_cpu else Cascade)(min_face_px=params.min_face_px, device=runtime.device, precision=runtime.precision)
+    if params.mode == "exact":
+        return EveryFrame(cascade)
+    return Propagation(cascade, redetect_s=params.redetect_s, search_s=params.search_s)
 
 
-def _where(values: Float32, number: Int64) -> Float32:
-    """(M, ...) values by number, (F,) -> (F, ...), NaN where the number is -1."""
-    nowhere = np.full((1, *values.shape[1:]), np.nan, dtype=np.float32)
-    return np.asarray(np.concatenate([values, nowhere])[number], dtype=np.float32)
+def _sure(found: Found, min_prob: float) -> Found:
+    which = found.prob >= min_prob
+    if which.all():
+        return found
+    return Found(boxes=found.boxes[which], prob=found.prob[which], landmarks=found.landmarks[which])

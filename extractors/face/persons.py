@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extractors.contract import Bool, Float64, Int64, Person
+from extractors.contract import Bool, ExtractorError, Float64, Int64, Person
 from extractors.face.tracking import Sightings, apart
 
 # A lost face is joined to one that appears later within one face size, plus one per second of absence, but never beyond three.
@@ -20,6 +20,7 @@ MAX_JOIN_SIZE_RATIO = 2.0
 # Bounds for hours of a crowd: joins that are weighed per track, and people who are looked at for `left` and `right`.
 MAX_JOINS = 16
 MAX_PEOPLE = 100
+NAMED_TRACKS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +32,9 @@ class People:
     n_people: int
 
     def rows(self, person: int) -> Bool:
-        """(F,) bool: where this person is seen, or unseen for no longer than a track may be."""
+        """(F,) bool: where this person is seen, or unseen for no longer than a track may be, without a cut."""
         mine = self.seen.row[self.who == person]
-        brief = np.diff(self.seen.times_s[mine]) <= self.seen.gap_s
+        brief = (np.diff(self.seen.times_s[mine]) <= self.seen.gap_s) & (np.diff(self.seen.shot[mine]) == 0)
         edges = np.zeros(len(self.seen.times_s), dtype=np.int64)
         edges[mine[:-1][brief]] += 1
         edges[mine[1:][brief]] -= 1
@@ -79,6 +80,9 @@ def find_people(seen: Sightings, track: Int64, *, min_track_s: float) -> People:
     Tracks that are seen for less than min_track_s in all belong to nobody, unless the video is a single picture. Then every
     track is joined to at most one later and one earlier one that do not overlap it in time and are near in place and size: the
     pair that costs least (absence in seconds + distance in face sizes + logarithm of the size ratio) first.
+
+    Cuts do not count here: who is away for a cutaway and then sits where they sat is the same person, and so is who jumps a little
+    between two takes. The price: two people who are shown in turn, at the same place and size, are one person.
     """
     n_tracks = int(track.max(initial=-1)) + 1
     shown_s = np.bincount(track, weights=seen.shown_s[seen.row], minlength=n_tracks)
@@ -130,10 +134,13 @@ def _links(seen: Sightings, first: Int64, last: Int64) -> list[tuple[float, int,
 def choose(people: People, person: Person) -> Int64:
     """(F,) int64: the number of the chosen person's sighting in each row, -1 where there is none.
 
-    main: whoever is most prominent over the whole video. left, right: of the most prominent person and the most prominent one
-    seen beside them (the second most prominent, where nobody is), whoever is further to that side of the picture in the rows that
-    show both, with everyone else who appears on that side in their absence at a like size. Where only one person was found,
-    they are `left` or `right` by their own place in the picture, and the other one is nowhere.
+    main: whoever is most prominent over the whole video. Of two people shown in turn that is the one with more of it, and in the
+    other's shots nobody; where both are shown at the same place and size, whoever is shown (see `find_people`).
+
+    left, right: of the most prominent person and the most prominent one seen beside them (the second most prominent, where nobody
+    is), whoever is further to that side of the picture in the rows that show both, with everyone else who appears on that side in
+    their absence at a like size. Where only one person was found, they are `left` or `right` by their own place in the picture, and
+    the other one is nowhere.
     """
     if not people.n_people:
         return np.full(len(people.seen.times_s), -1, dtype=np.int64)
@@ -147,6 +154,34 @@ def choose(people: People, person: Person) -> Int64:
     x0, x1 = people.x(0, both), people.x(other, both)
     zero_is_wanted = (x0 <= x1) == (person == "left")
     return _with_fragments(people, *((0, other) if zero_is_wanted else (other, 0)))
+
+
+def follow_track(seen: Sightings, track: Int64, wanted: int) -> Int64:
+    """(F,) int64: the number of the sighting of track `wanted` in each row, -1 where there is none. Raises ExtractorError if there is
+    no such track, naming those there are."""
+    mine = np.flatnonzero(track == wanted)
+    if not len(mine):
+        raise ExtractorError(
+            f"there is no track {wanted}",
+            why=_tracks_in_words(seen, track),
+            fix="give one of these, or leave `track` out, run, and see all with `affectpipe inspect` of the faces artifact",
+        )
+    number = np.full(len(seen.times_s), -1, dtype=np.int64)
+    number[seen.row[mine]] = mine
+    return number
+
+
+def _tracks_in_words(seen: Sightings, track: Int64) -> str:
+    if not len(track):
+        return "no face was found"
+    shown_s = np.bincount(track, weights=seen.shown_s[seen.row])
+    longest = np.argsort(-shown_s, kind="stable")[:NAMED_TRACKS]
+    spans = []
+    for one in longest.tolist():
+        at_s = seen.times_s[seen.row[track == one]]
+        spans.append(f"{one} ({at_s[0]:.1f} to {at_s[-1]:.1f} s)")
+    rest = f" and {len(shown_s) - len(longest)} shorter ones" if len(shown_s) > len(longest) else ""
+    return f"its tracks are, the longest first, {', '.join(spans)}{rest}"
 
 
 def _beside(people: People) -> int | None:

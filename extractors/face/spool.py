@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import overload
 
+import numpy as np
+
 from extractors.contract import Int64
+
+BUFFER_BYTES = 1 << 18
 
 
 class Spool:
@@ -21,16 +25,24 @@ class Spool:
 
     def __init__(self) -> None:
         with ExitStack() as opened:
-            self._file = opened.enter_context(tempfile.TemporaryFile())
+            self._file = opened.enter_context(tempfile.TemporaryFile(buffering=BUFFER_BYTES))
             weakref.finalize(self, opened.pop_all().close)  # the file lives as long as the spool does
         self._offsets = array("q", [0])
+        self._at_end = True  # a seek, even to where the file already is, would write out what is still in the buffer
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
+    def sizes(self) -> Int64:
+        """(len,) how many bytes each string has."""
+        offsets = np.array(self._offsets, dtype=np.int64)
+        return np.asarray(offsets[1:] - offsets[:-1], dtype=np.int64)
+
     def append(self, data: bytes) -> int:
         """The number under which `data` can be read again."""
-        self._file.seek(self._offsets[-1])
+        if not self._at_end:
+            self._file.seek(self._offsets[-1])
+            self._at_end = True
         self._file.write(data)
         self._offsets.append(self._offsets[-1] + len(data))
         return len(self) - 1
@@ -39,8 +51,9 @@ class Spool:
         if not 0 <= number < len(self):
             raise IndexError(f"spool: expected a number below {len(self)}, got {number}")
         start, stop = self._offsets[number], self._offsets[number + 1]
+        self._at_end = False
         self._file.seek(start)
-        return self._file.read(stop - start)
+        return bytes(self._file.read(stop - start))
 
 
 class SpooledCrops(Sequence[bytes]):

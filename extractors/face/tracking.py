@@ -6,7 +6,10 @@ in `persons`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +18,11 @@ from extractors.contract import Float32, Float64, Int64
 
 # A face that is not found for this long still has the same track afterwards, if it is where it could have moved to.
 GAP_S = 0.5
+# And for this long (a hand before the face, a look away) if it comes back where it was, at the same size, and nobody else is near.
+STILL_GAP_S = 1.0
+STILL_REACH = 0.5
+STILL_SIZE_RATIO = 1.25
+ALONE_REACH = 2.0
 # A face may move this many face sizes between two rows, plus as many per second of time between them, and never more than MAX_REACH.
 # At 25 Hz that is 0.64 sizes, an overlap (intersection over union) of about 0.2 sideways: faster than people move, nearer than
 # the next face can be. A cut to another picture moves faces by more.
@@ -24,7 +32,8 @@ MAX_REACH = 1.2
 MAX_SIZE_RATIO = 1.6
 # A face is looked for where its motion would have taken it, but motion that was seen long ago says nothing.
 MAX_EXTRAPOLATION_S = 0.3
-VELOCITY_MEMORY = 0.7
+# Over so many seconds a track's motion is averaged: boxes tremble, and those of people who cross must not trade motions.
+VELOCITY_MEMORY_S = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +41,8 @@ class Sightings:
     """Every face found in a video: M sightings, ordered by row, over F rows.
 
     row: (M,) int64 from 0 to F - 1; boxes: (M, 4) float32 x1 y1 x2 y2 in pixels of that row's picture; prob: (M,) float32;
-    times_s: (F,) float64 non-decreasing; picture_px: (F, 2) width and height of each row's picture.
+    times_s: (F,) float64 non-decreasing; picture_px: (F, 2) width and height of each row's picture; shot: (F,) int64 non-decreasing,
+    another one after every hard cut.
     """
 
     row: Int64
@@ -40,16 +50,19 @@ class Sightings:
     prob: Float32
     times_s: Float64
     picture_px: Int64
+    shot: Int64
 
     def __post_init__(self) -> None:
         m, f = len(self.row), len(self.times_s)
-        shapes = (self.boxes.shape, self.prob.shape, self.picture_px.shape)
-        if shapes != ((m, 4), (m,), (f, 2)):
+        shapes = (self.boxes.shape, self.prob.shape, self.picture_px.shape, self.shot.shape)
+        if shapes != ((m, 4), (m,), (f, 2), (f,)):
             raise ValueError(f"Sightings: expected {m} faces and {f} rows in every array, got {shapes}")
         if m and (np.any(np.diff(self.row) < 0) or self.row[0] < 0 or self.row[-1] >= f):
             raise ValueError(f"Sightings.row: expected ascending rows below {f}, got {self.row[0]} to {self.row[-1]}")
         if np.any(np.diff(self.times_s) < 0):
             raise ValueError("Sightings.times_s: expected non-decreasing times, got a step back")
+        if np.any(np.diff(self.shot) < 0):
+            raise ValueError("Sightings.shot: expected non-decreasing numbers, got a step back")
 
     @property
     def centre(self) -> Float64:
@@ -78,65 +91,121 @@ class Sightings:
         return max(GAP_S, 2.5 * float(np.median(intervals))) + 1e-9 if len(intervals) else GAP_S
 
 
+class _Face(NamedTuple):
+    """One sighting: centre and size in pixels of the first row's picture."""
+
+    number: int
+    x: float
+    y: float
+    size: float
+
+
 @dataclass(slots=True)
 class _Open:
-    """A track that may go on: where its face was last, and how it moved (sizes and pixels of the first picture, per second)."""
+    """A track that may go on: where its face was last, and how it moved (pixels of the first picture, per second)."""
 
     id: int
     time_s: float
-    centre: Float64
-    size: float
-    velocity: Float64
+    face: _Face
+    vx: float = 0.0
+    vy: float = 0.0
 
-    def expected(self, time_s: float) -> Float64:
-        return np.asarray(self.centre + self.velocity * min(time_s - self.time_s, MAX_EXTRAPOLATION_S))
-
-    def see(self, time_s: float, centre: Float64, size: float) -> None:
+    def see(self, time_s: float, face: _Face) -> None:
         if time_s > self.time_s:
-            moved = (centre - self.centre) / (time_s - self.time_s)
-            self.velocity = VELOCITY_MEMORY * self.velocity + (1 - VELOCITY_MEMORY) * moved
-        self.time_s, self.centre, self.size = time_s, centre, size
+            passed_s = time_s - self.time_s
+            kept = math.exp(-passed_s / VELOCITY_MEMORY_S)
+            self.vx = kept * self.vx + (1 - kept) * (face.x - self.face.x) / passed_s
+            self.vy = kept * self.vy + (1 - kept) * (face.y - self.face.y) / passed_s
+        self.time_s, self.face = time_s, face
 
 
 def associate(seen: Sightings) -> Int64:
-    """(M,) int64 track ids, numbered from 0 by first appearance; a track has at most one sighting per row.
+    """(M,) int64 track ids, numbered from 0 by first appearance; a track has at most one sighting per row and lies in one shot.
 
     Row by row, open tracks and faces are paired, the best pair first, by how far the face lies from where the track's motion
-    leads (in face sizes) plus how much its size differs (natural logarithm). A face that no track can reach opens a new one. A
-    track is closed when it was not seen for longer than Sightings.gap_s.
+    leads (in face sizes), plus how much its size differs (natural logarithm), plus for how long the track was not seen (seconds).
+    A face that no track can reach opens a new one. A track is closed by a cut, and when it was not seen for longer than
+    STILL_GAP_S; after Sightings.gap_s it goes on only with a face that is where it was, and alone there.
     """
-    track = np.full(len(seen.row), -1, dtype=np.int64)
-    centre, size, gap_s = seen.centre, seen.size, seen.gap_s
-    bounds = np.searchsorted(seen.row, np.arange(len(seen.times_s) + 1))
+    track = np.empty(len(seen.row), dtype=np.int64)
     open_tracks: list[_Open] = []
-    n_tracks = 0
-    for row, time_s in enumerate(seen.times_s.tolist()):
-        faces = range(bounds[row], bounds[row + 1])
-        open_tracks = [old for old in open_tracks if time_s - old.time_s <= gap_s]
-        pairs = _pair(open_tracks, centre[faces.start : faces.stop], size[faces.start : faces.stop], time_s)
+    n_tracks, shot, gap_s = 0, -1, seen.gap_s
+    longest_s = max(gap_s, STILL_GAP_S + 1e-9)
+    for row, faces in _rows(seen):
+        time_s = float(seen.times_s[row])
+        known = open_tracks if seen.shot[row] == shot else []
+        shot = seen.shot[row]
+        open_tracks = [old for old in known if time_s - old.time_s <= longest_s]
+        pairs = _pair(open_tracks, faces, time_s, gap_s)
         for i, face in enumerate(faces):
             if i in pairs:
                 old = open_tracks[pairs[i]]
-                old.see(time_s, centre[face], float(size[face]))
-                track[face] = old.id
+                old.see(time_s, face)
+                track[face.number] = old.id
             else:
-                track[face] = n_tracks
-                open_tracks.append(_Open(n_tracks, time_s, centre[face], float(size[face]), np.zeros(2)))
+                open_tracks.append(_Open(n_tracks, time_s, face))
+                track[face.number] = n_tracks
                 n_tracks += 1
     return track
 
 
-def _pair(open_tracks: list[_Open], centre: Float64, size: Float64, time_s: float) -> dict[int, int]:
-    """Face number -> number of its track among open_tracks, each at most once: the cheapest pair first, ties by number."""
-    if not open_tracks or not len(centre):
-        return {}
-    expected = np.array([old.expected(time_s) for old in open_tracks])
-    old_size = np.array([old.size for old in open_tracks])
-    waited_s = time_s - np.array([old.time_s for old in open_tracks])
-    distance, ratio = apart(expected[:, None], old_size[:, None], centre[None], size[None])
-    reach = np.minimum(REACH + REACH_PER_S * waited_s, MAX_REACH)
-    cost = np.where((distance <= reach[:, None]) & (ratio <= np.log(MAX_SIZE_RATIO)), distance + ratio, np.inf)
-    return {face: old for old, face in cheapest_first(cost)}
+def _rows(seen: Sightings) -> list[tuple[int, list[_Face]]]:
+    """The rows that have faces, with these."""
+    rows: list[tuple[int, list[_Face]]] = []
+    centre, size = seen.centre.tolist(), seen.size.tolist()
+    for number, row in enumerate(seen.row.tolist()):
+        if not rows or rows[-1][0] != row:
+            rows.append((row, []))
+        x, y = centre[number]
+        rows[-1][1].append(_Face(number, x, y, size[number]))
+    return rows
+
+
+def _pair(open_tracks: Sequence[_Open], faces: Sequence[_Face], time_s: float, gap_s: float) -> dict[int, int]:
+    """Number of a face among faces -> number of its track among open_tracks, each at most once: the cheapest first, ties by number.
+
+    In plain numbers: most rows have one face or a few, for which arrays take many times as long.
+    """
+    costs: list[tuple[float, int, int]] = []
+    for o, old in enumerate(open_tracks):
+        waited_s = time_s - old.time_s
+        ahead_s = min(waited_s, MAX_EXTRAPOLATION_S)
+        x, y = old.face.x + old.vx * ahead_s, old.face.y + old.vy * ahead_s
+        if waited_s > gap_s:
+            x, y = old.face.x, old.face.y
+        reach = min(REACH + REACH_PER_S * waited_s, MAX_REACH)
+        far = reach * old.face.size * (1 + MAX_SIZE_RATIO) / 2  # no face of any allowed size can be reached from further off
+        for f, face in enumerate(faces):
+            if abs(face.x - x) > far or (waited_s > gap_s and not _came_back(old, face, open_tracks, faces)):
+                continue
+            distance = 2 * math.hypot(face.x - x, face.y - y) / (old.face.size + face.size)
+            if distance <= reach and (ratio := _size_ratio(old.face, face)) <= math.log(MAX_SIZE_RATIO):
+                costs.append((distance + ratio + waited_s, o, f))
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    for _, o, f in sorted(costs):
+        if f not in pairs and o not in taken:
+            pairs[f] = o
+            taken.add(o)
+    return pairs
+
+
+def _size_ratio(a: _Face, b: _Face) -> float:
+    return abs(math.log(a.size / b.size))
+
+
+def _came_back(old: _Open, face: _Face, open_tracks: Sequence[_Open], faces: Sequence[_Face]) -> bool:
+    """Whether a face is where a track was left, at its size, with no other face and no other open track near."""
+
+    def near(other: _Face, reach: float) -> bool:
+        return math.hypot(face.x - other.x, face.y - other.y) <= reach * face.size
+
+    return (
+        near(old.face, STILL_REACH)
+        and _size_ratio(old.face, face) <= math.log(STILL_SIZE_RATIO)
+        and sum(near(other, ALONE_REACH) for other in faces) == 1
+        and sum(near(other.face, ALONE_REACH) for other in open_tracks) == 1
+    )
 
 
 def apart(centre_a: Float64, size_a: Float64, centre_b: Float64, size_b: Float64) -> tuple[Float64, Float64]:

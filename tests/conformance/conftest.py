@@ -40,7 +40,9 @@ class Row:
 
 
 HEARS, HEARS_ROWS = (Kind.WAVEFORM,), (Kind.WAVEFORM, Kind.TIMELINE)
-MTCNN = {"min_face_px": 30, "size_px": 160, "min_prob": 0.8, "person": "left", "jpeg_quality": 80, "min_track_s": 0.1}
+SEARCH = {"min_face_px": 30, "mode": "exact", "redetect_s": 0.3, "search_s": 0.0, "min_prob": 0.8, "min_track_s": 0.1}
+CROPS = {"size_px": 160, "template": "box", "margin": 0.1, "coding": "raw", "jpeg_quality": 80}
+MTCNN = {**SEARCH, "person": "left", "track": 0, **CROPS}
 ROWS = {
     "timeline": Row(yields=Kind.TIMELINE, offers="rows", params={"rate_hz": 25.0}),
     "waveform": Row(yields=Kind.WAVEFORM, offers="condition", params={"rate_hz": 8000, "peak_dbfs": -1.0}),

@@ -121,11 +121,30 @@ def _stand_in(path: Path, real: str, when: str, does: str) -> str:
     return str(path)
 
 
+# Runs the decoder, in which opening one file does something else.
+BAD_DECODER = """\
+import os, runpy, signal, sys, time
+
+import av
+
+opened = av.open
+
+def open_or_not(file, *args, **kwargs):
+    if file.endswith("207.mp4"):
+        DOES
+    return opened(file, *args, **kwargs)
+
+av.open = open_or_not
+sys.argv = sys.argv[sys.argv.index("pipeline.decoder") :]
+runpy.run_module("pipeline.decoder", run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.mark.parametrize(
     ("does", "what", "why", "passing"),
     [
-        ("exec sleep 600", "the decoder hangs", f"no output for {STALL_S:g} s", True),
-        ("kill -SEGV $$", "the decoder crashed", "exit status -11", False),
+        ("time.sleep(600)", "the decoder hangs", f"no output for {STALL_S:g} s", True),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "the decoder crashed", "exit status -11", False),
     ],
     ids=["hangs", "crashes"],
 )
@@ -140,9 +159,11 @@ def test_a_bad_decoder_is_one_failed_trial(
     tmp_path: Path,
 ) -> None:
     desk = new_desk(some_clips("106", "207")[0])
+    (tmp_path / "bad_decoder.py").write_text(BAD_DECODER.replace("DOES", does), encoding="utf-8")
+    instead = f'exec "{sys.executable}" -P "{tmp_path / "bad_decoder.py"}" "$@"'
     with monkeypatch.context() as patched:
         patched.setattr(video, "STALL_S", STALL_S)
-        patched.setattr(sys, "executable", _stand_in(tmp_path / "python", sys.executable, "207.mp4", does))
+        patched.setattr(sys, "executable", _stand_in(tmp_path / "python", sys.executable, "pipeline.decoder", instead))
         result = desk.run(status=1)
     assert result["computed"] == {"timeline": 1, "audio": 1, "logmel": 1, "mfcc39": 1}
     assert desk.failures().keys() == {"207"}

@@ -27,29 +27,31 @@ stages:
   mfcc39:   {use: mfcc39, from: audio}
 store: {rows: labels, dtype: float32, align: {default: mean}}
 """
+MARK = "AFFECTPIPE_TEST_RUN"  # handed on to all that a run starts
 CLIPS = ("106-30-416x304", "207")  # of a variable rate, and without sound
 
 
 def _start(desk: Any, command: Path) -> subprocess.Popen[bytes]:
-    argv = [os.fspath(command), *desk.argv("run")]
-    return subprocess.Popen(argv, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    argv, environment = [os.fspath(command), *desk.argv("run")], {**os.environ, MARK: os.fspath(desk.cache)}
+    return subprocess.Popen(argv, start_new_session=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def _processes_about(folder: Path) -> list[int]:
-    """Processes whose command line names the folder: decoders that outlived the run that started them."""
+def _processes_of(desk: Any) -> list[int]:
+    """What a desk's runs started and what that started in turn: decoders that outlived the run that started them."""
+    mark = os.fsencode(f"{MARK}={desk.cache}")
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if os.fsencode(folder) in (entry / "cmdline").read_bytes():
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it ended meanwhile, or is another user's
     return found
 
 
-def _gone(folder: Path, within_s: float) -> bool:
+def _gone(desk: Any, within_s: float) -> bool:
     until_s = time.monotonic() + within_s
-    while left := _processes_about(folder):
+    while left := _processes_of(desk):
         if time.monotonic() > until_s:
             return not left
         time.sleep(0.05)
@@ -81,7 +83,7 @@ def test_a_killed_run_leaves_nothing_half_done(
     while killed < KILLS:
         run = _start(desk, command_path)
         try:
-            run.wait(moments.uniform(0.3, 1) * longest_s * moments.random() + 0.2)
+            run.wait(moments.uniform(0.2, 1) * longest_s)
         except subprocess.TimeoutExpired:
             (os.killpg if whole_group else os.kill)(run.pid, signal.SIGKILL)
             run.wait()
@@ -94,7 +96,7 @@ def test_a_killed_run_leaves_nothing_half_done(
         shutil.rmtree(desk.cache)
         shutil.rmtree(desk.store)
     assert most > 3, "no run was killed while there was anything to see"
-    assert _gone(videos, 10.0), "a decoder outlived the run"
+    assert _gone(desk, 10.0), "a decoder outlived the run"
     assert desk.apart("run").status == 0
     assert_all_whole(desk)
     assert_same_data(desk.store_data(), expected)

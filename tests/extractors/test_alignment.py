@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extractors.face.alignment import TEMPLATE_112, similarity, template, warp
+from extractors.face.alignment import TEMPLATE_112, similarity, square, template, warp
 
 
 def test_parity_with_insightface(parity: Path) -> None:
@@ -63,3 +63,46 @@ def test_outside_the_picture_is_black() -> None:
     crop = warp(white, np.array([[1.0, 0.0, 56.0], [0.0, 1.0, 0.0]]), 112)
     assert not crop[:, :50].any()
     assert (crop[:90, 60:] == 255).all()
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.25])
+@pytest.mark.parametrize("size_px", [40, 90, 300])
+def test_a_square_is_the_resized_part_of_the_picture(size_px: int, margin: float) -> None:
+    """Against OpenCV's own scaling of the cut-out part, which has the same half-pixel centres: bilinear in fixed point, so one
+    level of grey apart, and only inside, for at the edge `resize` repeats pixels where warping sees the picture go on."""
+    import cv2
+
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    image = np.asarray(cv2.GaussianBlur(noise, (0, 0), 3), dtype=np.uint8)
+    matrices, usable = square(np.array([[100, 60, 180, 120]], np.float32), size_px, margin)
+    assert usable.all()
+    side = round(80 * (1 + 2 * margin))
+    x, y = 140 - side // 2, 90 - side // 2
+    expected = cv2.resize(image[y : y + side, x : x + side], (size_px, size_px), interpolation=cv2.INTER_LINEAR)
+    rim = int(np.ceil(size_px / side)) + 1
+    inside = slice(rim, size_px - rim)
+    got = warp(image, matrices[0], size_px)
+    assert np.abs(got.astype(int) - expected)[inside, inside].max() <= 2
+
+
+def test_a_square_keeps_proportions_and_goes_past_the_picture() -> None:
+    matrices, usable = square(np.array([[-30, 10, 10, 110], [0, 0, 100, 40]], np.float32), 50, 0.0)
+    assert usable.all()
+    np.testing.assert_allclose(matrices[:, 0, 0], matrices[:, 1, 1])
+    np.testing.assert_allclose(matrices[:, [0, 1], [1, 0]], 0)
+    np.testing.assert_allclose(matrices[:, 0, 0], 0.5)  # the longer side of both is 100
+    white = np.full((200, 200, 3), 255, dtype=np.uint8)
+    crop = warp(white, matrices[0], 50)  # its square is from -60 to 40: three fifths are left of the picture
+    assert not crop[:, :29].any()
+    assert (crop[:, 31:] == 255).all()
+
+
+def test_boxes_without_a_size_are_not_usable() -> None:
+    nan, inf = np.nan, np.inf
+    boxes = np.array([[0, 0, 9, 0], [5, 0, 4, 9], [0, 0, nan, 9], [-inf, 0, inf, 9], [0, 0, 1, 1]], np.float32)
+    matrices, usable = square(boxes, 112, 0.0)
+    assert usable.tolist() == [False] * 4 + [True]
+    assert np.isnan(matrices[:4]).any(axis=(1, 2)).all()
+    assert square(np.zeros((0, 4), np.float32), 112, 0.0)[0].shape == (0, 2, 3)
+    with pytest.raises(ValueError, match=r"boxes: expected \(N, 4\), got \(4,\)"):
+        square(np.zeros(4, np.float32), 112, 0.0)

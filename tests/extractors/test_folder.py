@@ -39,7 +39,8 @@ def test_gaps_are_masked_and_the_rest_is_kept_byte_for_byte() -> None:
     crops = {frame: encoded(np.roll(colours(112, 112), frame, axis=1)) for frame in (0, 2, 5, 99)}
     faces = folder().read(crops, np.array([0, 1, 2, 3, 5]))
     assert faces.valid.tolist() == [True, False, True, False, True]
-    assert list(faces.jpeg) == [crops[0], b"", crops[2], b"", crops[5]]
+    assert list(faces.crops) == [crops[0], b"", crops[2], b"", crops[5]]
+    assert faces.coding == "jpeg"
     assert faces.track.tolist() == [0, -1, 0, -1, 0]
     assert np.isnan(faces.boxes).all()
     assert np.isnan(faces.landmarks).all()
@@ -51,15 +52,15 @@ def test_gaps_are_masked_and_the_rest_is_kept_byte_for_byte() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_other_sizes_are_scaled(shape: tuple[int, int], kind: str) -> None:
     faces = folder().read({0: encoded(colours(*shape), kind)}, np.array([0]))
-    crop = jpeg.decode(faces.jpeg[0])
+    crop = jpeg.decode(faces.crops[0])
     assert crop is not None
     assert crop.shape == (112, 112, 3)
     if min(shape) > 1:
-        assert close(faces.jpeg[0], colours(112, 112))
+        assert close(faces.crops[0], colours(112, 112))
 
 
 def test_a_png_of_the_right_size_becomes_jpeg() -> None:
-    data = folder().read({0: encoded(colours(112, 112), "PNG")}, np.array([0])).jpeg[0]
+    data = folder().read({0: encoded(colours(112, 112), "PNG")}, np.array([0])).crops[0]
     assert data.startswith(jpeg.SOI)
     assert close(data, colours(112, 112))
 
@@ -70,12 +71,12 @@ def test_grey_alpha_and_palette_become_rgb() -> None:
     palette = Image.fromarray(colours(112, 112)).quantize(256)
     crops = {0: encoded(grey), 1: encoded(alpha, "PNG"), 2: encoded(palette, "PNG")}
     faces = folder().read(crops, np.arange(3))
-    assert faces.jpeg[0] != crops[0]
-    with Image.open(io.BytesIO(faces.jpeg[0])) as written:
+    assert faces.crops[0] != crops[0]
+    with Image.open(io.BytesIO(faces.crops[0])) as written:
         assert written.mode == "RGB"
-    assert close(faces.jpeg[0], np.repeat(colours(112, 112)[..., :1], 3, axis=2))
-    assert close(faces.jpeg[1], colours(112, 112))
-    assert close(faces.jpeg[2], np.asarray(palette.convert("RGB")))
+    assert close(faces.crops[0], np.repeat(colours(112, 112)[..., :1], 3, axis=2))
+    assert close(faces.crops[1], colours(112, 112))
+    assert close(faces.crops[2], np.asarray(palette.convert("RGB")))
 
 
 def test_a_turned_picture_is_turned_upright() -> None:
@@ -84,7 +85,7 @@ def test_a_turned_picture_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera's way to say: turn by 90 degrees to see this upright
     upright.rotate(90).save(data, "JPEG", quality=95, exif=exif)
-    assert close(folder().read({0: data.getvalue()}, np.array([0])).jpeg[0], colours(112, 112))
+    assert close(folder().read({0: data.getvalue()}, np.array([0])).crops[0], colours(112, 112))
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,21 @@
-"""MTCNN: boxes against the reference's, faces of real clips, and what is kept of them."""
+"""MTCNN: whose faces of a video are kept, and what of them; real clips, and a finder of known truth."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import dataclasses
+import threading
 import tracemalloc
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from extractors.contract import Faces, Frames, Runtime, UInt8
+from extractors.contract import ExtractorError, Faces, Frames, Runtime, UInt8
 from extractors.face import jpeg
 from extractors.face.alignment import TEMPLATE_112, similarity, warp
-from extractors.face.detector import Found, LibraryCascade
+from extractors.face.detector import Found, Seen
 from extractors.face.mtcnn import Mtcnn, MtcnnParams
 
 
@@ -38,75 +37,31 @@ def batches(clip: Path, every: int = 1) -> Iterator[Frames]:
 
 
 class Astronauts:
-    """A detector that finds as many faces as the first pixel's red says, on the diagonal, each as the template itself lies."""
+    """A finder that finds as many faces as the first pixel's red says, on the diagonal, each as the template itself lies."""
 
-    def detect(self, images: UInt8) -> list[Found]:
-        found = []
-        for image in images:
-            k = int(image[0, 0, 0])
-            corner = np.arange(k, dtype=np.float32)[:, None, None] * 120
-            landmarks = TEMPLATE_112.astype(np.float32)[None] + corner
-            box = np.concatenate([corner[:, 0], corner[:, 0], corner[:, 0] + 112, corner[:, 0] + 112], axis=1)
-            found.append(Found(boxes=box, prob=np.full(k, 0.99, np.float32), landmarks=landmarks))
-        return found
+    def find(self, batches: Iterable[Frames]) -> Iterator[Seen]:
+        for frames in batches:
+            for image, time_s, frame in zip(frames.images, frames.times_s, frames.index, strict=True):
+                yield Seen(image=image, time_s=float(time_s), frame=int(frame), found=self.found(image), shot=int(image[0, 0, 1]))
+
+    def found(self, image: UInt8) -> Found:
+        k = int(image[0, 0, 0])
+        corner = np.arange(k, dtype=np.float32)[:, None, None] * 120
+        landmarks = TEMPLATE_112.astype(np.float32)[None] + corner
+        box = np.concatenate([corner[:, 0], corner[:, 0], corner[:, 0] + 112, corner[:, 0] + 112], axis=1)
+        return Found(boxes=box, prob=np.full(k, 0.99, np.float32), landmarks=landmarks)
 
 
-def picture(n_faces: int, side_px: int = 240) -> UInt8:
+def picture(n_faces: int, side_px: int = 240, shot: int = 0) -> UInt8:
     image = np.random.default_rng(n_faces).integers(0, 256, (side_px, side_px, 3), dtype=np.uint8)
-    image[0, 0, 0] = n_faces
+    image[0, 0, :2] = n_faces, shot
     return image
-
-
-def check_against(expected: dict[str, np.ndarray], size: int, frame: int, found: Found) -> None:
-    rows = np.flatnonzero((expected["index"][:, 0] == size) & (expected["index"][:, 1] == frame))
-    assert len(found.prob) == len(rows)
-    np.testing.assert_allclose(found.boxes, expected["boxes"][rows], rtol=0, atol=0.05)  # the fixtures' own limits
-    np.testing.assert_allclose(found.landmarks, expected["landmarks"][rows], rtol=0, atol=0.05)
-    np.testing.assert_allclose(found.prob, expected["probs"][rows], rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("size", [20, 40, 80])
-def test_parity_on_a_picture(parity: Path, size: int) -> None:
-    expected = np.load(parity / "mtcnn_picture.npz")
-    check_against(expected, size, 0, LibraryCascade(min_face_px=size, device="cpu").detect(expected["image"][None])[0])
-
-
-@pytest.mark.parametrize("name", ["speech_512", "crying_640"])
-def test_parity_on_clips(parity: Path, media: Path, name: str) -> None:
-    about = json.loads((parity / f"mtcnn_{name}.json").read_text())["input"]
-    expected = np.load(parity / f"mtcnn_{name}.npz")
-    cascades = {size: LibraryCascade(min_face_px=size, device="cpu") for size in (20, 40, 80)}
-    n_checked = 0
-    for frame, _, image in decoded(media / f"{name}.mp4", about["every"]):
-        assert hashlib.sha256(image.tobytes()).hexdigest() == about["rgb_sha256"][str(frame)]
-        for size in (20, 40, 80) if frame == 100 else (40,):
-            check_against(expected, size, frame, cascades[size].detect(image[None])[0])
-            n_checked += 1
-    assert n_checked == len(about["frames"]) + 2
-
-
-def test_nothing_found_is_empty_and_silent() -> None:
-    cascade = LibraryCascade(min_face_px=40, device="cpu")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = cascade.detect(np.zeros((2, 120, 90, 3), dtype=np.uint8))
-        for shape in ((8, 8), (1, 300), (39, 200), (40, 40), (41, 41)):
-            found += cascade.detect(np.full((1, *shape, 3), 128, dtype=np.uint8))
-    assert [len(one.prob) for one in found] == [0] * 7
-
-
-def test_a_picture_does_not_depend_on_its_batch(parity: Path) -> None:
-    face = np.load(parity / "mtcnn_picture.npz")["image"]
-    cascade = LibraryCascade(min_face_px=40, device="cpu")
-    alone, among = cascade.detect(face[None])[0], cascade.detect(np.stack([np.zeros_like(face), face[:, ::-1], face]))[2]
-    for name in ("boxes", "prob", "landmarks"):
-        np.testing.assert_array_equal(getattr(among, name), getattr(alone, name))
 
 
 def check_crop(faces: Faces, row: int, image: UInt8) -> None:
     """The crop is the frame, warped by its landmarks: up to what JPEG at quality 95 changes in a natural picture."""
     matrices, _ = similarity(faces.landmarks[row][None], faces.size_px)
-    crop = jpeg.decode(faces.jpeg[row])
+    crop = jpeg.decode(faces.crops[row])
     assert crop is not None
     assert np.abs(crop.astype(int) - warp(image, matrices[0], faces.size_px)).mean() < 4
 
@@ -147,38 +102,96 @@ def test_batches_of_several_sizes_and_persons() -> None:
         Frames(images=np.stack([two] * 9), times_s=np.arange(9) / 25, index=np.arange(0, 18, 2)),
         Frames(images=np.stack([one] * 3), times_s=np.arange(9, 12) / 25, index=np.arange(18, 24, 2)),
     ]
-    mtcnn = Mtcnn(MtcnnParams(min_track_s=0), Runtime(), detector=Astronauts())
+    mtcnn = Mtcnn(MtcnnParams(min_track_s=0), Runtime(), finder=Astronauts())
     a, b = mtcnn.follow(single, ["left", "right"]), mtcnn.follow(joined, ["left", "right"])
     assert a.keys() == b.keys() == {"left", "right"}
     for person in ("left", "right"):
         for name in ("valid", "boxes", "landmarks", "prob", "track"):
             np.testing.assert_array_equal(getattr(a[person], name), getattr(b[person], name))
-        assert list(a[person].jpeg) == list(b[person].jpeg)
+        assert list(a[person].crops) == list(b[person].crops)
     assert a["right"].frame.tolist() == list(range(0, 24, 2))
     assert a["right"].valid.tolist() == [True] * 9 + [False] * 3
-    assert list(a["right"].jpeg[9:]) == [b""] * 3
+    assert list(a["right"].crops[9:]) == [b""] * 3
     assert a["left"].found.frame.tolist() == sorted([*range(0, 18, 2)] * 2 + [18, 20, 22])
-    colour = jpeg.decode(a["left"].jpeg[0])
+    colour = jpeg.decode(a["left"].crops[0])
     assert colour is not None
     assert np.corrcoef(colour[..., 0].ravel(), two[:112, :112, 0].ravel())[0, 1] > 0.5  # red is red, and in place
 
 
 def test_improbable_faces_and_degenerate_landmarks_are_not_kept() -> None:
     class Doubtful(Astronauts):
-        def detect(self, images: UInt8) -> list[Found]:
-            found = super().detect(images)[0]
-            prob, landmarks = found.prob.copy(), found.landmarks.copy()
-            prob[0], landmarks[1] = 0.89, 7.0
-            return [Found(boxes=found.boxes, prob=prob, landmarks=landmarks)]
+        def found(self, image: UInt8) -> Found:
+            found = super().found(image)
+            prob, landmarks, boxes = found.prob.copy(), found.landmarks.copy(), found.boxes.copy()
+            prob[0], landmarks[1], boxes[2, 0] = 0.89, 7.0, np.nan
+            return Found(boxes=boxes, prob=prob, landmarks=landmarks)
 
-    frame = Frames(images=picture(2)[None], times_s=np.zeros(1), index=np.zeros(1, dtype=np.int64))
-    faces = Mtcnn(MtcnnParams(), Runtime(), detector=Doubtful()).follow([frame], ["main"])["main"]
-    assert faces.valid.tolist() == [False]
-    assert len(faces.found.frame) == 0
+    for n_faces, expected in ((3, []), (4, [360.0])):
+        mtcnn = Mtcnn(MtcnnParams(), Runtime(), finder=Doubtful())
+        faces = mtcnn.follow([frames(picture(n_faces, 480))], ["main"])["main"]
+        assert faces.valid.tolist() == [bool(expected)]
+        assert faces.found.boxes[:, 0].tolist() == expected
+        assert [len(crop) > 0 for crop in faces.crops] == [bool(expected)]
+
+
+def frames(*images: UInt8) -> Frames:
+    """At 25 Hz."""
+    return Frames(images=np.stack(images), times_s=np.arange(len(images)) / 25, index=np.arange(len(images)))
+
+
+def test_a_track_overrides_the_choice_of_person() -> None:
+    """Two people; after a cut they are there again, under other ids."""
+    clip = frames(*[picture(2)] * 6, *[picture(2, shot=1)] * 4)
+    plain = Mtcnn(MtcnnParams(), Runtime(), finder=Astronauts()).follow([clip], ["main", "right"])
+    assert plain["main"].found.track.tolist() == [0, 1] * 6 + [2, 3] * 4
+    for track, n_rows, corner in ((0, 6, 0.0), (3, 4, 120.0)):
+        # Less than min_track_s is no matter: who is asked for by id is meant.
+        mtcnn = Mtcnn(MtcnnParams(track=track, min_track_s=5), Runtime(), finder=Astronauts())
+        chosen = mtcnn.follow([clip], ["main", "right"])
+        for faces in chosen.values():
+            assert set(faces.track.tolist()) == {track, -1}
+            assert faces.valid.sum() == n_rows
+            assert (faces.boxes[faces.valid, 0] == corner).all()
+            for name in ("frame", "track", "boxes", "landmarks", "prob"):
+                np.testing.assert_array_equal(getattr(faces.found, name), getattr(plain["main"].found, name))
+        assert list(chosen["main"].crops) == list(chosen["right"].crops)
+    with pytest.raises(ExtractorError, match=r"there is no track 4: its tracks are, the longest first, 0 \(0\.0 to 0\.2 s\), 1 "):
+        Mtcnn(MtcnnParams(track=4), Runtime(), finder=Astronauts()).follow([clip], ["main"])
+
+
+@pytest.mark.parametrize("size_px", [48, 112])
+@pytest.mark.parametrize(("template", "margin"), [("arcface", 0.0), ("box", 0.0), ("box", 0.3)])
+def test_raw_crops_in_both_templates(template: Any, margin: float, size_px: int) -> None:
+    """The finder's box is the template's own frame, so without a margin both templates cut the same 112 pixels."""
+    params = MtcnnParams(coding="raw", template=template, margin=margin, size_px=size_px)
+    image = picture(1)
+    raw, coded = (
+        Mtcnn(one, Runtime(), finder=Astronauts()).follow([frames(*[image] * 8)], ["main"])["main"]
+        for one in (params, dataclasses.replace(params, coding="jpeg", jpeg_quality=70))
+    )
+    assert (raw.coding, coded.coding) == ("raw", "jpeg")
+    crop = np.frombuffer(raw.crops[0], np.uint8).reshape(size_px, size_px, 3)
+    assert coded.crops[0] == jpeg.encode(crop, 70)
+    if size_px == 112 and not margin:
+        np.testing.assert_array_equal(crop, image[:112, :112])
+    if margin:  # the square goes past the picture's corner by 0.3 of 112 px, at the crop's own scale
+        outside = int(0.3 / 1.6 * size_px)
+        assert not crop[:outside].any()
+        assert crop[outside + 1 :, outside + 1 :].any()
+
+
+def test_an_error_among_the_frames_ends_the_threads() -> None:
+    def broken() -> Iterator[Frames]:
+        yield frames(*[picture(2)] * 20)
+        raise OSError("the decoder is gone")
+
+    with pytest.raises(OSError, match="the decoder is gone"):
+        Mtcnn(MtcnnParams(), Runtime(), finder=Astronauts()).follow(broken(), ["main"])
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("crops")]
 
 
 def test_no_frames_and_no_persons() -> None:
-    mtcnn = Mtcnn(MtcnnParams(), Runtime(), detector=Astronauts())
+    mtcnn = Mtcnn(MtcnnParams(), Runtime(), finder=Astronauts())
     assert len(mtcnn.follow([], ["main"])["main"].frame) == 0
     assert mtcnn.follow([], []) == {}
 
@@ -191,13 +204,13 @@ def test_memory_does_not_hold_the_crops() -> None:
         for i in range(1000):
             yield Frames(images=image, times_s=np.array([i / 25]), index=np.array([i]))
 
-    mtcnn = Mtcnn(MtcnnParams(), Runtime(), detector=Astronauts())
+    mtcnn = Mtcnn(MtcnnParams(), Runtime(), finder=Astronauts())
     tracemalloc.start()
     faces = mtcnn.follow(frames(), ["main"])["main"]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert faces.valid.all()
-    assert sum(map(len, faces.jpeg)) * 3 > 30e6
+    assert sum(map(len, faces.crops)) * 3 > 30e6
     assert peak < 12e6
 
 
@@ -211,8 +224,28 @@ def test_memory_does_not_hold_the_crops() -> None:
         ("person", "middle", "main, left or right, got 'middle'"),
         ("jpeg_quality", 0, "from 1 to 100, got 0"),
         ("min_track_s", -1, "0 or more, got -1"),
+        ("mode", "fast", "tracked or exact, got 'fast'"),
+        ("redetect_s", 0, "more than 0, got 0"),
+        ("redetect_s", float("inf"), "more than 0, got inf"),
+        ("search_s", -0.1, "0 or more, got -0.1"),
+        ("search_s", float("nan"), "0 or more, got nan"),
+        ("track", -1, "0 or more, or null, got -1"),
+        ("track", True, "0 or more, or null, got True"),
+        ("template", "ffhq", "arcface or box, got 'ffhq'"),
+        ("margin", 2.5, "0 to 2, got 2.5"),
+        ("coding", "png", "jpeg or raw, got 'png'"),
     ],
 )
 def test_bad_parameters_are_named(name: str, value: Any, expected: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: .*{expected}"):
         MtcnnParams(**{name: value})
+
+
+def test_a_margin_needs_a_box() -> None:
+    with pytest.raises(ValueError, match=r"^margin: only 'template: box' has one; the template arcface is placed by landmarks"):
+        MtcnnParams(margin=0.1)
+
+
+def test_parameters_at_the_edge_of_their_range() -> None:
+    params = MtcnnParams(search_s=0, redetect_s=1e-9, min_prob=1, min_track_s=0, track=0, template="box", margin=2)
+    assert (params.search_s, params.margin, MtcnnParams().track) == (0, 2, None)

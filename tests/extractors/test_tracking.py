@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
-from extractors.contract import Int64, Person
-from extractors.face.persons import choose, find_people, prominence
+from extractors.contract import ExtractorError, Int64, Person
+from extractors.face.persons import choose, find_people, follow_track, prominence
 from extractors.face.tracking import Sightings, associate
 
 RATE_HZ = 25
@@ -27,9 +27,11 @@ def moving(x: float, speed: float, y: float = 180, side: float = 80, *, hidden: 
     return lambda t: None if hidden[0] <= t < hidden[1] else (x + speed * t, y, side, 0.99)
 
 
-def scene(*faces: Face, seconds: float = 4, rate_hz: float = RATE_HZ, jitter_px: float = 1.0) -> tuple[Sightings, Int64]:
+def scene(
+    *faces: Face, seconds: float = 4, rate_hz: float = RATE_HZ, jitter_px: float = 1.0, cuts_s: Sequence[float] = (), seed: int = 0
+) -> tuple[Sightings, Int64]:
     """The sightings of these faces, largest first within a row as a detector gives them, and the number of each one's face."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     times_s = np.arange(round(seconds * rate_hz)) / rate_hz
     found = []
     for row, t in enumerate(times_s):
@@ -44,6 +46,7 @@ def scene(*faces: Face, seconds: float = 4, rate_hz: float = RATE_HZ, jitter_px:
         prob=table[:, 5].astype(np.float32),
         times_s=times_s,
         picture_px=np.tile(np.array([WIDTH, HEIGHT]), (len(times_s), 1)),
+        shot=np.searchsorted(np.array(cuts_s), times_s, side="right").astype(np.int64),
     )
     return seen, table[:, 6].astype(np.int64)
 
@@ -74,12 +77,115 @@ def test_crossing_with_one_hidden_behind_the_other() -> None:
     assert same_partition(associate(seen), truth)
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("speed", [60, 100, 200, 320])
+def test_people_who_pass_each_other_keep_their_tracks(speed: float, seed: int) -> None:
+    """From 0.03 to 0.16 face sizes per row, trembling by up to 0.02 sizes. On one height they are for a moment the same box: there
+    the ids may change for a row or two, and must not stay so."""
+    for apart_px in (15, 40):
+        seen, truth = scene(moving(320 - 2 * speed, speed, y=170), moving(320 + 2 * speed, -speed, y=170 + apart_px), seed=seed)
+        assert same_partition(associate(seen), truth)
+    seen, truth = scene(moving(320 - 2 * speed, speed), moving(320 + 2 * speed, -speed), seed=seed)
+    track = associate(seen)
+    away = np.abs(seen.times_s[seen.row] - 2) > 0.1
+    assert same_partition(track[away], truth[away])
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("speed", [60, 120, 250])
+def test_one_is_hidden_for_a_moment_behind_another(speed: float, seed: int) -> None:
+    """For 0.3 s, while someone passes in front: behind one who stands, and behind one who comes the other way."""
+    passing, standing = moving(320 - 2 * speed, speed), still(320, 190)
+    hidden = (1.85, 2.15)
+    seen, truth = scene(passing, lambda t: None if hidden[0] <= t < hidden[1] else standing(t), seed=seed)
+    assert same_partition(associate(seen), truth)
+    seen, truth = scene(passing, moving(320 + 2 * speed, -speed, y=190, hidden=hidden), seed=seed)
+    assert same_partition(associate(seen), truth)
+
+
+def gone(face: Face, start_s: float, stop_s: float) -> Face:
+    return lambda t: None if start_s <= t < stop_s else face(t)
+
+
 def test_short_gap_keeps_the_track_and_a_long_one_opens_a_new_one() -> None:
-    face = still(300)
-    seen, _ = scene(lambda t: None if 1 <= t < 1.4 else face(t))
-    assert set(associate(seen)) == {0}
-    seen, _ = scene(lambda t: None if 1 <= t < 1.8 else face(t))
-    assert set(associate(seen)) == {0, 1}
+    for stop_s, expected in ((1.4, {0}), (1.9, {0}), (2.1, {0, 1})):  # a gap counts from the last row with the face, at 0.96 s
+        assert set(associate(scene(gone(still(300), 1, stop_s))[0])) == expected
+
+
+@pytest.mark.parametrize(
+    "back",
+    [still(350, start_s=1.8), still(300, side=105, start_s=1.8), still(300, side=60, start_s=1.8)],
+    ids=["elsewhere", "larger", "smaller"],
+)
+def test_a_gap_over_half_a_second_keeps_the_track_only_at_the_same_place_and_size(back: Face) -> None:
+    seen, truth = scene(still(300, stop_s=1), back)
+    assert same_partition(associate(seen), truth)
+
+
+def test_a_gap_over_half_a_second_opens_a_new_track_where_someone_else_is_near() -> None:
+    for x in (300 + 120, 300 - 140):
+        seen, _ = scene(gone(still(300), 1, 1.8), still(x))
+        assert len(set(associate(seen))) == 3
+    seen, truth = scene(gone(still(300), 1, 1.8), still(300 + 240))  # three sizes away is not near
+    assert same_partition(associate(seen), truth)
+
+
+def test_tracks_end_at_a_cut() -> None:
+    """The same two places before and after it: nothing tells that the faces are the same, and ids do not leak across."""
+    seen, truth = scene(still(200), still(440), cuts_s=[2.0])
+    after = seen.shot[seen.row]
+    assert same_partition(associate(seen), truth * 2 + after)
+    assert set(associate(seen)) == {0, 1, 2, 3}
+    seen, _ = scene(still(200), cuts_s=[1.0, 1.1, 3.0])  # a flash of light is two cuts
+    assert set(associate(seen)) == {0, 1, 2, 3}
+
+
+def test_main_comes_back_after_a_cutaway() -> None:
+    """Two seconds of somebody else, at another place: people are joined across cuts, by place and size."""
+    seen, truth = scene(gone(still(320, side=100), 1.5, 3.5), still(150, side=60, start_s=1.5, stop_s=3.5), seconds=6, cuts_s=[1.5, 3.5])
+    assert followed(seen, truth, "main") == [0 if row < 38 or row >= 88 else -1 for row in range(150)]
+
+
+def test_main_of_an_interview_cut_to_and_fro() -> None:
+    """The interviewer on the left third and the guest, who has more of the time, on the right: main is the guest alone."""
+    shots = [still(160 if i % 2 == 0 else 480, start_s=1.5 * i, stop_s=1.5 * i + (1 if i % 2 == 0 else 1.5)) for i in range(6)]
+    seen, truth = scene(*shots, seconds=9, cuts_s=[1.5 * i for i in range(1, 6)])
+    assert {shot % 2 for shot in followed(seen, truth, "main") if shot >= 0} == {1}
+    # Both in the middle and of one size: by place alone they are one, and main is whoever is shown.
+    shots = [still(320 + i % 2, start_s=i, stop_s=i + 1) for i in range(4)]
+    seen, truth = scene(*shots, cuts_s=[1, 2, 3])
+    assert followed(seen, truth, "main") == [0] * 25 + [1] * 25 + [2] * 25 + [3] * 25
+
+
+def test_nobody_is_beside_someone_across_a_cut() -> None:
+    """A flash of another picture, shorter than a gap: its face and the one around it were never seen together."""
+    flash = scene(gone(still(320, side=100), 2, 2.2), still(150, start_s=2, stop_s=2.2), cuts_s=[2, 2.2])[0]
+    people = find_people(flash, associate(flash), min_track_s=0.1)
+    assert people.n_people == 2
+    assert not (people.rows(0) & people.rows(1)).any()
+    without = dataclasses.replace(flash, shot=np.zeros_like(flash.shot))
+    together = find_people(without, associate(without), min_track_s=0.1)
+    assert (together.rows(0) & together.rows(1)).any()
+
+
+def test_a_track_may_be_asked_for() -> None:
+    seen, truth = scene(still(440, side=100), still(200, start_s=1, stop_s=3))
+    track = associate(seen)
+    number = follow_track(seen, track, 1)
+    assert [int(truth[n]) if n >= 0 else -1 for n in number] == [-1] * 25 + [1] * 50 + [-1] * 25
+    message = r"there is no track 2: its tracks are, the longest first, 0 \(0\.0 to 4\.0 s\), 1 \(1\.0 to 3\.0 s\); .*`affectpipe inspect`"
+    with pytest.raises(ExtractorError, match=message):
+        follow_track(seen, track, 2)
+    nobody, _ = scene(seconds=1)
+    with pytest.raises(ExtractorError, match="there is no track 0: no face was found; "):
+        follow_track(nobody, associate(nobody), 0)
+
+
+def test_only_the_longest_tracks_are_named() -> None:
+    seen, _ = scene(*(still(50 + 45 * i, 50 + 250 * (i % 2), side=30, stop_s=1 + i / 5) for i in range(13)))
+    with pytest.raises(ExtractorError, match=r"first, 12 \(0\.0 to 3\.4 s\), .*, 3 \(0\.0 to 1\.6 s\) and 3 shorter ones; ") as error:
+        follow_track(seen, associate(seen), 99)
+    assert error.value.why.count(" s)") == 10
 
 
 def test_a_jump_opens_a_new_track() -> None:
@@ -100,7 +206,7 @@ def test_resolution_may_change_on_the_way() -> None:
     picture_px = seen.picture_px.copy()
     picture_px[50:] *= 2
     boxes = np.where(half[:, None], seen.boxes * 2, seen.boxes)
-    doubled = Sightings(row=seen.row, boxes=boxes, prob=seen.prob, times_s=seen.times_s, picture_px=picture_px)
+    doubled = dataclasses.replace(seen, boxes=boxes, picture_px=picture_px)
     assert same_partition(associate(doubled), truth)
     np.testing.assert_allclose(prominence(doubled), prominence(seen), rtol=1e-6)
 
@@ -190,6 +296,8 @@ def test_no_sightings() -> None:
 
 def test_broken_records_are_refused() -> None:
     seen, _ = scene(still(200))
+    with pytest.raises(ValueError, match=r"Sightings\.shot: expected non-decreasing numbers"):
+        dataclasses.replace(seen, shot=-np.arange(100))
     with pytest.raises(ValueError, match="expected 100 faces and 100 rows"):
         dataclasses.replace(seen, prob=seen.prob[1:])
     with pytest.raises(ValueError, match="ascending rows below 100"):

@@ -160,7 +160,7 @@ def _face_arrays(faces: Faces) -> Outputs:
     """The crops as means of 8 x 8 pixels: enough to see that a face was cut out elsewhere."""
     from extractors.face import jpeg
 
-    decoded = [picture for data in faces.jpeg if (picture := jpeg.decode(data)) is not None]
+    decoded = [picture for data in faces.crops if (picture := jpeg.decode(data)) is not None]
     blocks = np.stack(decoded).astype(np.float32).reshape(len(decoded), faces.size_px // 8, 8, faces.size_px // 8, 8, 3)
     arrays: Outputs = {name: getattr(faces, name) for name in ("frame", "valid", "boxes", "landmarks", "prob", "track")}
     return arrays | {"crop": blocks.mean(axis=(2, 4))}

@@ -1,0 +1,256 @@
+"""MTCNN over batches of pictures: facenet-pytorch's three networks and weights, and everything between them on the device."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from extractors.contract import Float32, Frames, Int64, UInt8
+from extractors.face.candidates import Candidates, edges_inside, moved, overlaps, square, suppress, suppress_inside
+from extractors.face.cuts import Cuts
+from extractors.face.detector import Found, Seen
+from extractors.face.networks import Network, load_networks
+from extractors.face.pyramid import Patches, Pyramid
+from extractors.face.summed import SummedAreas, Summer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Zhang et al., arXiv 1604.02878, with the thresholds of facenet-pytorch 2.5.3.
+R_THRESHOLD, O_THRESHOLD, OVERLAP = 0.7, 0.7, 0.7
+R_PX, O_PX = 24, 48
+# Crops that go through R- and O-Net at once: a crowd takes more turns, not more memory. On a processor they fit its caches.
+R_BATCH = {"cpu": 64, "cuda": 2048}
+O_BATCH = {"cpu": 16, "cuda": 1024}
+# Pixels of pictures whose sums are held at once, 12 bytes each.
+PIXELS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
+# Around an expected face: candidates that overlap it by less are others'; of those that R-Net lets pass, as many as this, the
+# nearest to the expected square, are shown to O-Net.
+NEAR_OVERLAP = 0.1
+CONFIRMED_PER_FACE = 6
+# R-Net moves candidates beyond what P-Net saw; this share of that is added on each side.
+ROOM = 0.15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spotted:
+    """The faces of one picture, and squares: (K, 4) float32, what O-Net saw of each, which says where to look in the next picture."""
+
+    found: Found
+    squares: Float32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Faces:
+    """K faces on the device: what O-Net made of the squares (K, 4) of pictures (K,). boxes: (K, 4); score: (K,); landmarks: (K, 5, 2)."""
+
+    picture: Tensor
+    squares: Tensor
+    boxes: Tensor
+    score: Tensor
+    landmarks: Tensor
+
+
+class Cascade:
+    """Finds faces of min_face_px and more. precision: that of the networks; sums, means and boxes lose nothing by it."""
+
+    def __init__(self, *, min_face_px: int, device: str, precision: str = "float32") -> None:
+        import torch
+
+        self.device, self._kind = device, torch.device(device).type
+        networks = load_networks(device, precision)
+        self._pyramid = Pyramid(network=networks.pnet, min_face_px=min_face_px)
+        self._rnet, self._onet = networks.rnet, networks.onet
+        self._summed = Summer(device)
+
+    def search(self, images: Sequence[UInt8] | UInt8) -> list[Spotted]:
+        """(H, W, 3) uint8 pictures of one size -> every face in each, the largest first. One picture does not depend on the others."""
+        spotted: list[Spotted] = []
+        with self._exactly():
+            for part in self._parts(images):
+                areas = self._summed(images[part])
+                faces = self._confirmed(areas, self._refined(areas, self._pyramid.everywhere(areas)))
+                spotted += _by_picture(faces, len(areas))
+        return spotted
+
+    def look(self, images: Sequence[UInt8] | UInt8, expected: Sequence[Float32]) -> list[Spotted]:
+        """The faces near the expected squares, (R, 4) for each picture: nearly always the very ones that `search` finds."""
+        spotted: list[Spotted] = []
+        with self._exactly():
+            for part in self._parts(images):
+                spotted += _by_picture(self._near(images[part], *_numbered(expected[part])), len(images[part]))
+        return spotted
+
+    def check(self, images: Sequence[UInt8] | UInt8, squares: Sequence[Float32]) -> list[Spotted]:
+        """What O-Net alone makes of the squares, (R, 4) for each picture: as many faces, in their order, however improbable."""
+        spotted: list[Spotted] = []
+        with self._exactly():
+            for part in self._parts(images):
+                spotted += _by_picture(self._at(images[part], *_numbered(squares[part])), len(images[part]), as_given=True)
+        return spotted
+
+    def _parts(self, images: Sequence[UInt8] | UInt8) -> list[slice]:
+        at_once = max(PIXELS_AT_ONCE[self._kind] // (images[0].shape[0] * images[0].shape[1]), 1) if len(images) else 1
+        return [slice(start, start + at_once) for start in range(0, len(images), at_once)]
+
+    @contextlib.contextmanager
+    def _exactly(self) -> Iterator[None]:
+        """Without gradients. On a GPU convolutions by a fixed algorithm and in true float32, where the default is TF32.
+
+        On a processor torch's own work here is a thousand small steps, which its threads would spend most of their time waiting to begin;
+        the networks have threads of their own.
+        """
+        import torch
+        from torch.backends import cudnn
+
+        with torch.inference_mode(), contextlib.ExitStack() as leaving:
+            if self._kind == "cuda":
+                leaving.enter_context(cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False))
+            elif (n_threads := torch.get_num_threads()) > 1:
+                torch.set_num_threads(1)
+                leaving.callback(torch.set_num_threads, n_threads)
+            yield
+
+    def _near(self, images: Sequence[UInt8] | UInt8, picture: Int64, expected: Float32) -> _Faces:
+        import torch
+
+        height, width, _ = images[0].shape
+        plan = self._pyramid.plan(height, width, picture, expected)
+        areas = self._summed(images, _shown(plan, len(images), height, width), np.arange(len(images)))
+        candidates = self._pyramid.around(areas, plan)
+        place, squares = torch.from_numpy(picture).to(self.device), torch.from_numpy(expected).to(self.device)
+        refined = self._refined(areas, candidates[(_overlap(candidates, place, squares) > NEAR_OVERLAP).any(dim=1)])
+        if len(refined) and len(squares):
+            refined = refined[_nearest(refined, place, squares)]
+        return self._confirmed(areas, refined)
+
+    def _at(self, images: Sequence[UInt8] | UInt8, picture: Int64, squares: Float32) -> _Faces:
+        import torch
+
+        height, width, _ = images[0].shape
+        low = np.clip(squares[:, :2].astype(np.int64) - 1, 0, [width - 1, height - 1])
+        high = np.clip(squares[:, 2:].astype(np.int64), low + 1, [width, height])
+        areas = self._summed(images, np.concatenate([low, high], axis=1), picture)
+        number, boxes = torch.arange(len(squares), device=self.device), torch.from_numpy(squares).to(self.device)
+        score, moves, points = self._judged(self._onet, areas, number, areas.limits, O_PX, O_BATCH)
+        place = torch.from_numpy(picture).to(self.device)
+        return _Faces(picture=place, squares=boxes, boxes=moved(boxes, moves), score=score, landmarks=_landmarks(boxes, points))
+
+    def _refined(self, areas: SummedAreas, candidates: Candidates) -> Candidates:
+        """What R-Net lets pass of P-Net's candidates: squares."""
+        edges, inside = edges_inside(candidates.boxes, areas.limits[candidates.picture])
+        candidates = candidates[inside]
+        score, moves = self._judged(self._rnet, areas, candidates.picture, edges[inside], R_PX, R_BATCH)
+        passing = score > R_THRESHOLD
+        found = Candidates(picture=candidates.picture[passing], boxes=candidates.boxes[passing], score=score[passing])
+        kept = suppress(found, OVERLAP)
+        found = found[kept]
+        return Candidates(picture=found.picture, boxes=square(moved(found.boxes, moves[passing][kept])), score=found.score)
+
+    def _confirmed(self, areas: SummedAreas, refined: Candidates) -> _Faces:
+        """What O-Net lets pass of R-Net's squares."""
+        edges, inside = edges_inside(refined.boxes, areas.limits[refined.picture])
+        refined = refined[inside]
+        score, moves, points = self._judged(self._onet, areas, refined.picture, edges[inside], O_PX, O_BATCH)
+        boxes, landmarks = moved(refined.boxes, moves), _landmarks(refined.boxes, points)
+        passing = (score > O_THRESHOLD).nonzero()[:, 0]
+        found = Candidates(picture=refined.picture[passing], boxes=boxes[passing], score=score[passing])
+        kept = passing[suppress_inside(found, OVERLAP)]
+        return _Faces(
+            picture=refined.picture[kept], squares=refined.boxes[kept], boxes=boxes[kept], score=score[kept], landmarks=landmarks[kept]
+        )
+
+    def _judged(
+        self, network: Network, areas: SummedAreas, picture: Tensor, edges: Tensor, size_px: int, batch: dict[str, int]
+    ) -> tuple[Tensor, ...]:
+        """Per (K, 4) edges: the network's score (K,), its moves (K, 4), and O-Net's points (K, 10)."""
+        import torch
+
+        n = len(edges)
+        if not n:  # the networks cannot take an empty batch: one crop whose outcome nobody reads
+            picture, edges = picture.new_zeros(1), areas.limits[:1]
+        outcomes = []
+        for start in range(0, len(edges), batch[self._kind]):
+            some = slice(start, start + batch[self._kind])
+            moves, *points, prob = network(areas.crops(picture[some], edges[some], size_px))
+            outcomes.append((prob[:, 1], moves, *points))
+        return tuple(torch.cat(parts)[:n] for parts in zip(*outcomes, strict=True))
+
+
+class Spotter(Protocol):
+    """A Cascade, or what shares pictures among several."""
+
+    def search(self, images: Sequence[UInt8] | UInt8) -> list[Spotted]: ...
+
+    def look(self, images: Sequence[UInt8] | UInt8, expected: Sequence[Float32]) -> list[Spotted]: ...
+
+    def check(self, images: Sequence[UInt8] | UInt8, squares: Sequence[Float32]) -> list[Spotted]: ...
+
+
+class EveryFrame:
+    """Searches the whole of every frame, as facenet-pytorch does."""
+
+    def __init__(self, cascade: Spotter) -> None:
+        self.cascade = cascade
+
+    def find(self, batches: Iterable[Frames]) -> Iterator[Seen]:
+        cuts = Cuts()
+        for frames in batches:
+            for i, spotted in enumerate(self.cascade.search(frames.images)):
+                image, time_s, frame = frames.images[i], float(frames.times_s[i]), int(frames.index[i])
+                yield Seen(image=image, time_s=time_s, frame=frame, found=spotted.found, shot=cuts.shot(image))
+
+
+def _numbered(squares: Sequence[Float32]) -> tuple[Int64, Float32]:
+    """Per picture some squares -> (R,) the picture's number for each square, and (R, 4) all of them."""
+    picture = np.repeat(np.arange(len(squares)), [len(some) for some in squares]).astype(np.int64)
+    return picture, np.concatenate([np.zeros((0, 4), np.float32), *squares])
+
+
+def _shown(plan: Sequence[Patches], n: int, height: int, width: int) -> Int64:
+    """(n, 4) x1 y1 x2 y2: of each picture the part that the planned patches show, and some room; one pixel where there is no patch."""
+    parts = np.tile(np.array([width - 1, height - 1, 1, 1]), (n, 1))
+    for patches in plan:
+        seen = patches.seen(height, width)
+        np.minimum.at(parts[:, :2], patches.picture, seen[:, :2])
+        np.maximum.at(parts[:, 2:], patches.picture, seen[:, 2:])
+    room = (ROOM * (parts[:, 2:] - parts[:, :2])).clip(min=0).astype(np.int64)
+    low = np.clip(parts[:, :2] - room, 0, None)
+    return np.concatenate([low, np.clip(parts[:, 2:] + room, low + 1, [width, height])], axis=1)
+
+
+def _overlap(candidates: Candidates, picture: Tensor, squares: Tensor) -> Tensor:
+    """(K, R) intersection over union with each expected square, 0 in another picture."""
+    return overlaps(candidates.boxes, squares) * (candidates.picture[:, None] == picture[None])
+
+
+def _nearest(refined: Candidates, picture: Tensor, squares: Tensor) -> Tensor:
+    """(K,) bool: the candidates that are among the nearest to one of the expected squares."""
+    import torch
+
+    away = (refined.boxes[:, None] - squares[None]).abs().sum(dim=2)
+    away = torch.where(_overlap(refined, picture, squares) > NEAR_OVERLAP, away, torch.inf)
+    limit = away.topk(min(CONFIRMED_PER_FACE, len(refined)), dim=0, largest=False).values[-1]
+    return ((away <= limit) & away.isfinite()).any(dim=1)
+
+
+def _landmarks(squares: Tensor, points: Tensor) -> Tensor:
+    """(K, 10) shares of the square, five x then five y -> (K, 5, 2) in source pixels."""
+    sides = squares[:, 2:] - squares[:, :2] + 1
+    return sides[:, None] * points.view(-1, 2, 5).transpose(1, 2) + squares[:, None, :2] - 1
+
+
+def _by_picture(faces: _Faces, n: int, *, as_given: bool = False) -> list[Spotted]:
+    """To the host, once: picture by picture, the largest face first or in the order given."""
+    tensors = (faces.picture, faces.boxes, faces.score, faces.landmarks, faces.squares)
+    picture, boxes, prob, landmarks, squares = (part.cpu().numpy() for part in tensors)
+    area_px = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    order = np.lexsort((np.arange(len(picture)) if as_given else -area_px, picture))
+    bounds = np.searchsorted(picture[order], np.arange(n + 1))
+    parts = [order[start:stop] for start, stop in pairwise(bounds.tolist())]
+    return [Spotted(found=Found(boxes=boxes[part], prob=prob[part], landmarks=landmarks[part]), squares=squares[part]) for part in parts]

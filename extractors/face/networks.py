@@ -1,0 +1,112 @@
+"""P-, R- and O-Net with facenet-pytorch's weights, ready to run: compiled by OpenVINO on a processor, torch's own modules elsewhere.
+
+The three are so small that on a processor torch spends most of its time between layers: OpenVINO runs them 1.5 to 2.5 times as fast,
+and equals them within 2e-6 (docs/decisions/010-our-own-cascade.md).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# (K, 3, h, w) float32 from 0 to 255, channels last -> how boxes move, landmarks (O-Net only) and (K, 2, ...) probabilities, float32.
+Network = Callable[["Tensor"], "tuple[Tensor, ...]"]
+MEAN, SCALE = 127.5, 0.0078125
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Networks:
+    pnet: Network
+    rnet: Network
+    onet: Network
+
+
+def load_networks(device: str, precision: str) -> Networks:
+    """The weights are those in facenet-pytorch's wheel."""
+    import torch
+    from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
+
+    if torch.device(device).type == "cpu" and precision == "float32":
+        return Networks(pnet=_compiled(PNet(), None), rnet=_compiled(RNet(), 24), onet=_compiled(ONet(), 48))
+    dtype = getattr(torch, precision)
+
+    def placed(network: Any) -> Network:
+        network = network.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
+        return lambda pixels: tuple(out.float() for out in network(((pixels - MEAN) * SCALE).to(dtype)))
+
+    return Networks(pnet=placed(PNet()), rnet=placed(RNet()), onet=placed(ONet()))
+
+
+def _compiled(network: Any, side_px: int | None) -> Network:
+    """side_px: of what it is given, None for any."""
+    import torch
+
+    openvino = _openvino()
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": 1,
+        "NUM_STREAMS": 1,
+        # By default each process binds its threads to the first cores: two workers would share one and leave another idle.
+        "ENABLE_CPU_PINNING": False,
+    }
+    compiled = openvino.Core().compile_model(_graph(network, side_px or -1), "CPU", settings)
+    request = compiled.create_infer_request()
+
+    def run(pixels: Tensor) -> tuple[Tensor, ...]:
+        outputs = request.infer([pixels.permute(0, 2, 3, 1).numpy()], share_inputs=True)
+        return tuple(torch.from_numpy(out) for out in outputs.values())
+
+    return run
+
+
+def _openvino() -> Any:
+    """OpenVINO, without its telemetry: importing it would tell Google Analytics so, from whatever machine this is."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None forbids an import; OpenVINO then does without
+    import openvino
+
+    return openvino
+
+
+def _graph(network: Any, side_px: int) -> Any:
+    """The module's layers as an OpenVINO model. What is after the trunk has a `_` in its name: softmax4_1 reads dense4_1, and so on."""
+    import numpy as np
+    from openvino import Model, opset13
+
+    pixels = opset13.parameter([-1, side_px, side_px, 3], np.float32)
+    trunk = opset13.transpose(pixels, np.array([0, 3, 1, 2]))
+    trunk = opset13.multiply(opset13.subtract(trunk, np.float32(MEAN)), np.float32(SCALE))
+    heads: dict[str, Any] = {}
+    for name, layer in network.named_children():
+        if "_" not in name:
+            trunk = _layer(layer, trunk)
+        elif name.startswith("softmax"):
+            heads["prob"] = opset13.softmax(heads["prob"], axis=1)
+        else:
+            heads[{"1": "prob", "2": "moves", "3": "points"}[name[-1]]] = _layer(layer, trunk)
+    return Model([heads[name] for name in ("moves", "points", "prob") if name in heads], [pixels])
+
+
+def _layer(layer: Any, x: Any) -> Any:
+    import numpy as np
+    from openvino import opset13
+    from torch import nn
+
+    values: dict[str, Any] = {name: value.detach().numpy() for name, value in layer.named_parameters()}
+    if isinstance(layer, nn.Conv2d):
+        out = opset13.convolution(x, values["weight"], [1, 1], [0, 0], [0, 0], [1, 1])
+        return opset13.add(out, values["bias"][None, :, None, None])
+    if isinstance(layer, nn.PReLU):
+        return opset13.prelu(x, values["weight"])
+    if isinstance(layer, nn.MaxPool2d):
+        stride, size = [layer.stride] * 2, [layer.kernel_size] * 2
+        return opset13.max_pool(x, stride, [1, 1], [0, 0], [0, 0], size, rounding_type="ceil").output(0)
+    if isinstance(layer, nn.Linear):
+        if len(x.get_output_partial_shape(0)) == 4:  # width before height before channels, as the weights were trained
+            x = opset13.reshape(opset13.transpose(x, np.array([0, 3, 2, 1])), np.array([0, -1]), special_zero=True)
+        return opset13.add(opset13.matmul(x, values["weight"], False, True), values["bias"])
+    raise TypeError(f"{type(layer).__name__}: not a layer of MTCNN")
