@@ -152,6 +152,12 @@ class Detections:
         shapes = (self.track.shape, self.boxes.shape, self.landmarks.shape, self.prob.shape)
         _require(shapes == ((m,), (m, 4), (m, 5, 2), (m,)), "Detections", f"{m} faces in every array", shapes)
 
+    @classmethod
+    def none(cls) -> Detections:
+        """Of a video in which nobody is found, or nobody was looked for."""
+        number, boxes, landmarks = np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32)
+        return cls(frame=number, track=number, boxes=boxes, landmarks=landmarks, prob=boxes[:, 0])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faces:

@@ -258,14 +258,8 @@ def test_crops_read_back_however_many_are_written_at_once(
 
 @pytest.mark.parametrize("n", [0, 3])
 def test_a_video_without_a_face_is_written(tmp_path: Path, n: int) -> None:
-    nowhere, nobody = np.full((n, 4), np.nan, np.float32), np.zeros(0, np.int64)
-    found = Detections(
-        frame=nobody,
-        track=nobody,
-        boxes=np.zeros((0, 4), np.float32),
-        landmarks=np.zeros((0, 5, 2), np.float32),
-        prob=np.zeros(0, np.float32),
-    )
+    nowhere = np.full((n, 4), np.nan, np.float32)
+    found = Detections.none()
     faces = Faces(
         size_px=112,
         coding="jpeg",

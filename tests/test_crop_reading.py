@@ -29,14 +29,7 @@ def pictures(n: int) -> UInt8:
 
 def written(path: Path, coding: Coding, crops: list[bytes]) -> Path:
     n = len(crops)
-    nobody = np.zeros(0, np.int64)
-    found = Detections(
-        frame=nobody,
-        track=nobody,
-        boxes=np.zeros((0, 4), np.float32),
-        landmarks=np.zeros((0, 5, 2), np.float32),
-        prob=np.zeros(0, np.float32),
-    )
+    found = Detections.none()
     faces = Faces(
         size_px=SIZE_PX,
         coding=coding,

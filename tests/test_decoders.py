@@ -287,4 +287,4 @@ assert pid() == first
 
 
 def test_a_forked_process_has_its_own(clip: Path) -> None:
-    subprocess.run([sys.executable, "-c", FORKS, str(clip)], timeout=60, check=True)
+    assert subprocess.run([sys.executable, "-c", FORKS, str(clip)], timeout=60).returncode == 0

@@ -70,13 +70,6 @@ def test_of_many_tracks_the_longest_ten_are_listed(tmp_path: Path) -> None:
 
 
 def test_a_video_without_a_face_has_no_tracks(tmp_path: Path) -> None:
-    nobody = np.zeros(0, np.int64)
-    found = Detections(
-        frame=nobody,
-        track=nobody,
-        boxes=np.zeros((0, 4), np.float32),
-        landmarks=np.zeros((0, 5, 2), np.float32),
-        prob=np.zeros(0, np.float32),
-    )
+    found = Detections.none()
     story = inspect(written(tmp_path / "f.h5", found, [-1, -1], Rows(times_s=np.arange(2) / 25, frame=np.arange(2) * 2)))
     assert (story["n_tracks"], story["tracks"], story["whole"]) == (0, {}, True)

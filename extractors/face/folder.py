@@ -66,7 +66,7 @@ class Folder:
             prob=np.full(n, np.nan, dtype=np.float32),
             track=np.where(valid, 0, -1).astype(np.int64),
             crops=kept,
-            found=_nobody(),
+            found=Detections.none(),
         )
 
     def _crop(self, frame: int, data: bytes) -> bytes:
@@ -91,13 +91,3 @@ def _resized(picture: UInt8, size_px: int) -> UInt8:
     shrinks = max(picture.shape[:2]) > size_px
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(picture, (size_px, size_px), interpolation=how), dtype=np.uint8)
-
-
-def _nobody() -> Detections:
-    return Detections(
-        frame=np.zeros(0, dtype=np.int64),
-        track=np.zeros(0, dtype=np.int64),
-        boxes=np.zeros((0, 4), dtype=np.float32),
-        landmarks=np.zeros((0, 5, 2), dtype=np.float32),
-        prob=np.zeros(0, dtype=np.float32),
-    )

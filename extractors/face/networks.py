@@ -66,7 +66,8 @@ def _compiled(network: Any, side_px: int | None) -> Network:
 
 def _openvino() -> Any:
     """OpenVINO, without its telemetry: importing it would tell Google Analytics so, from whatever machine this is."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None forbids an import; OpenVINO then does without
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault("openvino_telemetry", None)  # None forbids an import, and OpenVINO then does without
     import openvino
 
     return openvino

@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from extractors.contract import Bool, Float32, Frames, UInt8
+from extractors.face.candidates import overlaps
 from extractors.face.cascade import O_THRESHOLD, Spotted, Spotter
 from extractors.face.cuts import Cuts
 from extractors.face.detector import Found, Seen, nothing
@@ -255,11 +256,9 @@ def _pairs(a: Float32, b: Float32) -> list[tuple[int, int]]:
 
 def _is_lost(frame: _Frame, expected: _Expected) -> bool:
     """Whether a face that must be there is not."""
+    import torch
+
     assert frame.spotted is not None
     wanted, found = expected.squares[expected.sure], frame.spotted.squares
-    low = np.maximum(wanted[:, None, :2], found[None, :, :2])
-    high = np.minimum(wanted[:, None, 2:], found[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    area_w, area_f = (np.prod(squares[:, 2:] - squares[:, :2], axis=1) for squares in (wanted, found))
-    overlap = shared / np.maximum(area_w[:, None] + area_f[None] - shared, 1e-9)
+    overlap = overlaps(torch.from_numpy(wanted), torch.from_numpy(found)).numpy()
     return bool((overlap.max(axis=1, initial=0) < FOUND_OVERLAP).any())

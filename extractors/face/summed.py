@@ -43,8 +43,11 @@ class SummedAreas:
         picture: (K,) int64; scaled_px: (K, 2) int64 height and width that the whole picture is scaled to; corner: (K, 2) int64 the part's
         first row and column there.
         """
-        y0, y1 = self._whole(self.height, scaled_px[:, :1], corner[:, :1], height)
-        x0, x1 = self._whole(self.width, scaled_px[:, 1:], corner[:, 1:], width)
+        import torch
+
+        row, column = (torch.arange(n, device=corner.device) + corner[:, i, None] for i, n in enumerate((height, width)))
+        y0, y1 = _cells(self.height, scaled_px[:, :1], row)
+        x0, x1 = _cells(self.width, scaled_px[:, 1:], column)
         return self._means(picture, y0, y1, x0, x1)
 
     def crops(self, picture: Tensor, edges: Tensor, size: int) -> Tensor:
@@ -58,12 +61,6 @@ class SummedAreas:
         x0, x1 = _cells(edges[:, 2:3] - edges[:, 0:1], size, cell)
         y0, y1 = _cells(edges[:, 3:4] - edges[:, 1:2], size, cell)
         return self._means(picture, y0 + edges[:, 1:2], y1 + edges[:, 1:2], x0 + edges[:, 0:1], x1 + edges[:, 0:1])
-
-    def _whole(self, side: int, cells: int | Tensor, first: int | Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """Edges of n cells from number `first` on, where the whole side is cut into `cells`."""
-        import torch
-
-        return _cells(side, cells, torch.arange(n, device=self.table.device) + first)
 
     def _means(self, picture: Tensor, y0: Tensor, y1: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
         """picture: (K,); y0, y1: (K, h) and x0, x1: (K, w) edges of cells, half-open."""
