@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,16 +22,6 @@ class Candidates:
 
     def __getitem__(self, which: Tensor) -> Candidates:
         return Candidates(picture=self.picture[which], boxes=self.boxes[which], score=self.score[which])
-
-
-def joined(parts: Sequence[Candidates]) -> Candidates:
-    import torch
-
-    return Candidates(
-        picture=torch.cat([part.picture for part in parts]),
-        boxes=torch.cat([part.boxes for part in parts]),
-        score=torch.cat([part.score for part in parts]),
-    )
 
 
 def square(boxes: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from extractors.contract import Float32, Frames, Int64, UInt8
+from extractors.face.areas import Areas, PixelAreas, Share, Summer, crop_cells
 from extractors.face.candidates import Candidates, edges_inside, moved, overlaps, square, suppress, suppress_inside
 from extractors.face.cuts import Cuts
 from extractors.face.detector import Found, Seen
 from extractors.face.networks import Network, load_networks
 from extractors.face.pyramid import Patches, Pyramid
-from extractors.face.summed import SummedAreas, Summer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
 # Zhang et al., arXiv 1604.02878, with the thresholds of facenet-pytorch 2.5.3.
 R_THRESHOLD, O_THRESHOLD, OVERLAP = 0.7, 0.7, 0.7
 R_PX, O_PX = 24, 48
-# Crops that go through R- and O-Net at once: a crowd takes more turns, not more memory. On a processor they fit its caches.
-R_BATCH = {"cpu": 64, "cuda": 2048}
-O_BATCH = {"cpu": 16, "cuda": 1024}
+# Crops that go through R- and O-Net at once: a crowd takes more turns, not more memory. On a processor they fit its caches, and are few
+# enough to be shared among threads.
+R_BATCH = {"cpu": 32, "cuda": 2048}
+O_BATCH = {"cpu": 8, "cuda": 1024}
+# Beyond so many threads it is the steps between the networks that take the time.
+MAX_THREADS = 8
 # Pixels of pictures whose sums are held at once, 12 bytes each.
 PIXELS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
 # Around an expected face: candidates that overlap it by less are others'; of those that R-Net lets pass, as many as this, the
@@ -57,25 +61,28 @@ class _Faces:
 
 
 class Cascade:
-    """Finds faces of min_face_px and more. precision: that of the networks; sums, means and boxes lose nothing by it."""
+    """Finds faces of min_face_px and more. precision: that of the networks; sums, means and boxes lose nothing by it.
+
+    On a processor patches and crops go through the networks in fixed batches, which as many threads share as torch may use: threads inside
+    networks so small spend their time waiting for each other. How many there are changes nothing.
+    """
 
     def __init__(self, *, min_face_px: int, device: str, precision: str = "float32") -> None:
         import torch
 
         self.device, self._kind = device, torch.device(device).type
         networks = load_networks(device, precision)
-        self._pyramid = Pyramid(network=networks.pnet, min_face_px=min_face_px)
+        self._share = _threads() if self._kind == "cpu" else map
+        self._pyramid = Pyramid(network=networks.pnet, min_face_px=min_face_px, share=self._share)
         self._rnet, self._onet = networks.rnet, networks.onet
-        self._summed = Summer(device)
+        self._summed = Summer(device, self._share)
 
     def search(self, images: Sequence[UInt8] | UInt8) -> list[Spotted]:
         """(H, W, 3) uint8 pictures of one size -> every face in each, the largest first. One picture does not depend on the others."""
         spotted: list[Spotted] = []
         with self._exactly():
             for part in self._parts(images):
-                areas = self._summed(images[part])
-                faces = self._confirmed(areas, self._refined(areas, self._pyramid.everywhere(areas)))
-                spotted += _by_picture(faces, len(areas))
+                spotted += _by_picture(self._anywhere(images[part]), len(images[part]))
         return spotted
 
     def look(self, images: Sequence[UInt8] | UInt8, expected: Sequence[Float32]) -> list[Spotted]:
@@ -102,8 +109,7 @@ class Cascade:
     def _exactly(self) -> Iterator[None]:
         """Without gradients. On a GPU convolutions by a fixed algorithm and in true float32, where the default is TF32.
 
-        On a processor torch's own work here is a thousand small steps, which its threads would spend most of their time waiting to begin;
-        the networks have threads of their own.
+        On a processor torch's own work here is small steps, which its threads would spend most of their time waiting to begin.
         """
         import torch
         from torch.backends import cudnn
@@ -116,13 +122,20 @@ class Cascade:
                 leaving.callback(torch.set_num_threads, n_threads)
             yield
 
+    def _anywhere(self, images: Sequence[UInt8] | UInt8) -> _Faces:
+        height, width, _ = images[0].shape
+        areas = self._summed(images)
+        candidates = self._pyramid.candidates(areas, self._pyramid.everything(height, width, len(images)), height, width)
+        areas = PixelAreas(images)
+        return self._confirmed(areas, self._refined(areas, candidates))
+
     def _near(self, images: Sequence[UInt8] | UInt8, picture: Int64, expected: Float32) -> _Faces:
         import torch
 
         height, width, _ = images[0].shape
-        plan = self._pyramid.plan(height, width, picture, expected)
-        areas = self._summed(images, _shown(plan, len(images), height, width), np.arange(len(images)))
-        candidates = self._pyramid.around(areas, plan)
+        plan = self._pyramid.around(height, width, picture, expected)
+        areas = PixelAreas(images)
+        candidates = self._pyramid.candidates(areas, plan, height, width)
         place, squares = torch.from_numpy(picture).to(self.device), torch.from_numpy(expected).to(self.device)
         refined = self._refined(areas, candidates[(_overlap(candidates, place, squares) > NEAR_OVERLAP).any(dim=1)])
         if len(refined) and len(squares):
@@ -135,13 +148,13 @@ class Cascade:
         height, width, _ = images[0].shape
         low = np.clip(squares[:, :2].astype(np.int64) - 1, 0, [width - 1, height - 1])
         high = np.clip(squares[:, 2:].astype(np.int64), low + 1, [width, height])
-        areas = self._summed(images, np.concatenate([low, high], axis=1), picture)
-        number, boxes = torch.arange(len(squares), device=self.device), torch.from_numpy(squares).to(self.device)
-        score, moves, points = self._judged(self._onet, areas, number, areas.limits, O_PX, O_BATCH)
-        place = torch.from_numpy(picture).to(self.device)
+        # O-Net alone looks at each place once: on a processor a table of sums would not pay.
+        areas = PixelAreas(images) if self._kind == "cpu" else self._summed(images)
+        place, boxes, edges = (torch.from_numpy(part).to(self.device) for part in (picture, squares, np.concatenate([low, high], axis=1)))
+        score, moves, points = self._judged(self._onet, areas, place, edges, O_PX, O_BATCH)
         return _Faces(picture=place, squares=boxes, boxes=moved(boxes, moves), score=score, landmarks=_landmarks(boxes, points))
 
-    def _refined(self, areas: SummedAreas, candidates: Candidates) -> Candidates:
+    def _refined(self, areas: Areas, candidates: Candidates) -> Candidates:
         """What R-Net lets pass of P-Net's candidates: squares."""
         edges, inside = edges_inside(candidates.boxes, areas.limits[candidates.picture])
         candidates = candidates[inside]
@@ -152,7 +165,7 @@ class Cascade:
         found = found[kept]
         return Candidates(picture=found.picture, boxes=square(moved(found.boxes, moves[passing][kept])), score=found.score)
 
-    def _confirmed(self, areas: SummedAreas, refined: Candidates) -> _Faces:
+    def _confirmed(self, areas: Areas, refined: Candidates) -> _Faces:
         """What O-Net lets pass of R-Net's squares."""
         edges, inside = edges_inside(refined.boxes, areas.limits[refined.picture])
         refined = refined[inside]
@@ -166,7 +179,7 @@ class Cascade:
         )
 
     def _judged(
-        self, network: Network, areas: SummedAreas, picture: Tensor, edges: Tensor, size_px: int, batch: dict[str, int]
+        self, network: Network, areas: Areas, picture: Tensor, edges: Tensor, size_px: int, batch: dict[str, int]
     ) -> tuple[Tensor, ...]:
         """Per (K, 4) edges: the network's score (K,), its moves (K, 4), and O-Net's points (K, 10)."""
         import torch
@@ -174,16 +187,25 @@ class Cascade:
         n = len(edges)
         if not n:  # the networks cannot take an empty batch: one crop whose outcome nobody reads
             picture, edges = picture.new_zeros(1), areas.limits[:1]
-        outcomes = []
-        for start in range(0, len(edges), batch[self._kind]):
-            some = slice(start, start + batch[self._kind])
-            moves, *points, prob = network(areas.crops(picture[some], edges[some], size_px))
-            outcomes.append((prob[:, 1], moves, *points))
-        return tuple(torch.cat(parts)[:n] for parts in zip(*outcomes, strict=True))
+        n_turns = max(-(-len(edges) // batch[self._kind]), min(2, len(edges)))
+        turns = zip(picture.tensor_split(n_turns), crop_cells(edges, size_px).tensor_split(n_turns), strict=True)
+        outcomes = list(self._share(lambda turn: network(areas.means(*turn, size_px, size_px)), turns))
+        moves, *points, prob = (torch.cat(parts)[:n] for parts in zip(*outcomes, strict=True))
+        return prob[:, 1], moves, *points
+
+
+def _threads() -> Share:
+    """As many as torch may use, kept. Each without gradients."""
+    import torch
+
+    n_threads = min(torch.get_num_threads(), MAX_THREADS)
+    if n_threads == 1:
+        return map
+    return ThreadPoolExecutor(n_threads, "faces", lambda: torch.inference_mode().__enter__()).map
 
 
 class Spotter(Protocol):
-    """A Cascade, or what shares pictures among several."""
+    """A Cascade, or what does as one does."""
 
     def search(self, images: Sequence[UInt8] | UInt8) -> list[Spotted]: ...
 

@@ -12,7 +12,6 @@ from extractors.face import jpeg
 from extractors.face.cascade import Cascade, EveryFrame
 from extractors.face.crops import CropForm, Cutter
 from extractors.face.detector import MIN_FACE_PX, Finder, Found
-from extractors.face.lanes import Lanes
 from extractors.face.log import FaceLog, pick
 from extractors.face.persons import choose, find_people, follow_track
 from extractors.face.propagation import Propagation
@@ -151,8 +150,7 @@ class Mtcnn:
 
 
 def _finder(params: MtcnnParams, runtime: Runtime) -> Finder:
-    on_cpu = runtime.device == "cpu"
-    cascade = (Lanes if on_cpu else Cascade)(min_face_px=params.min_face_px, device=runtime.device, precision=runtime.precision)
+    cascade = Cascade(min_face_px=params.min_face_px, device=runtime.device, precision=runtime.precision)
     if params.mode == "exact":
         return EveryFrame(cascade)
     return Propagation(cascade, redetect_s=params.redetect_s, search_s=params.search_s)

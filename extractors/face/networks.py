@@ -7,6 +7,8 @@ and equals them within 2e-6 (docs/decisions/010-our-own-cascade.md).
 from __future__ import annotations
 
 import sys
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-# (K, 3, h, w) float32 from 0 to 255, channels last -> how boxes move, landmarks (O-Net only) and (K, 2, ...) probabilities, float32.
+# (K, 3, h, w) float32 from -1 to 1 -> how boxes move, landmarks (O-Net only) and (K, 2, ...) probabilities, float32. Threads may share it.
 Network = Callable[["Tensor"], "tuple[Tensor, ...]"]
-MEAN, SCALE = 127.5, 0.0078125
+
+SHAPES_KEPT = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,7 @@ def load_networks(device: str, precision: str) -> Networks:
 
     def placed(network: Any) -> Network:
         network = network.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
-        return lambda pixels: tuple(out.float() for out in network(((pixels - MEAN) * SCALE).to(dtype)))
+        return lambda pixels: tuple(out.float() for out in network(pixels.to(dtype, memory_format=torch.channels_last)))
 
     return Networks(pnet=placed(PNet()), rnet=placed(RNet()), onet=placed(ONet()))
 
@@ -54,12 +57,23 @@ def _compiled(network: Any, side_px: int | None) -> Network:
         # By default each process binds its threads to the first cores: two workers would share one and leave another idle.
         "ENABLE_CPU_PINNING": False,
     }
-    compiled = openvino.Core().compile_model(_graph(network, side_px or -1), "CPU", settings)
-    request = compiled.create_infer_request()
+    core = openvino.Core()
+    exported = core.compile_model(_graph(network, side_px or -1), "CPU", settings).export_model()
+    own = threading.local()  # a request serves one thread at a time
+
+    def request(shape: tuple[int, ...]) -> Any:
+        """One for each shape that was asked for lately: a change of shape takes longer than a small network."""
+        requests = own.__dict__.setdefault("requests", OrderedDict())
+        if shape not in requests:
+            kept = requests.popitem(last=False)[1] if len(requests) == SHAPES_KEPT else None
+            requests[shape] = kept or core.import_model(exported, "CPU", settings).create_infer_request()
+        requests.move_to_end(shape)
+        return requests[shape]
 
     def run(pixels: Tensor) -> tuple[Tensor, ...]:
-        outputs = request.infer([pixels.permute(0, 2, 3, 1).numpy()], share_inputs=True)
-        return tuple(torch.from_numpy(out) for out in outputs.values())
+        chosen = request(tuple(pixels.shape))
+        chosen.set_input_tensor(openvino.Tensor(pixels.numpy(), shared_memory=True))
+        return tuple(torch.from_numpy(out) for out in chosen.infer().values())
 
     return run
 
@@ -78,9 +92,7 @@ def _graph(network: Any, side_px: int) -> Any:
     import numpy as np
     from openvino import Model, opset13
 
-    pixels = opset13.parameter([-1, side_px, side_px, 3], np.float32)
-    trunk = opset13.transpose(pixels, np.array([0, 3, 1, 2]))
-    trunk = opset13.multiply(opset13.subtract(trunk, np.float32(MEAN)), np.float32(SCALE))
+    trunk = pixels = opset13.parameter([-1, 3, side_px, side_px], np.float32)
     heads: dict[str, Any] = {}
     for name, layer in network.named_children():
         if "_" not in name:

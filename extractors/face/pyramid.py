@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from extractors.contract import Float32, Float64, Int64
-from extractors.face.candidates import Candidates, joined, square, suppress
+from extractors.face.areas import Areas, Share, patch_cells
+from extractors.face.candidates import Candidates, square, suppress
 from extractors.face.networks import Network
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from extractors.face.summed import SummedAreas
 
 # Zhang et al., arXiv 1604.02878, with the threshold, the scale factor and the overlaps of facenet-pytorch 2.5.3.
 THRESHOLD = 0.6
@@ -27,6 +26,8 @@ CELL_PX, STRIDE_PX = 12, 2
 CELL_TO_FACE = (0.45, 1.8)
 REACH = 0.45
 PATCH_STEP_PX = 12
+# Scaled pixels that P-Net sees at once. On a processor they fit its caches, and are few enough to be shared among threads.
+PIXELS_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 24}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,18 +41,35 @@ class Patches:
     corner: Int64
     scaled_px: Int64
 
+    def __len__(self) -> int:
+        return len(self.picture)
+
     def seen(self, height: int, width: int) -> Int64:
         """(K, 4) x1 y1 x2 y2: the pixels of the unscaled pictures, of height x width, that the patches show."""
         whole, last = np.array([height, width]), self.corner + np.array([self.height, self.width])
         return np.concatenate([(self.corner * whole // self.scaled_px)[:, ::-1], -(-last * whole // self.scaled_px)[:, ::-1]], axis=1)
 
+    def on(self, device: Any, height: int, width: int) -> tuple[Tensor, Tensor, int, int]:
+        """What `Areas.means` is asked for, of pictures of height x width."""
+        import torch
+
+        cells = patch_cells(height, width, self.scaled_px, self.corner)
+        return torch.from_numpy(self.picture).to(device), torch.from_numpy(cells).to(device), self.height, self.width
+
+    def split(self, n_pixels: int) -> Iterator[Patches]:
+        """In parts of so many pixels, or of one patch where that has more."""
+        step = max(n_pixels // (self.height * self.width), 1)
+        for some in (slice(start, start + step) for start in range(0, len(self), step)):
+            yield replace(self, picture=self.picture[some], level=self.level[some], corner=self.corner[some], scaled_px=self.scaled_px[some])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pyramid:
-    """network: P-Net. min_face_px: the size of a cell in the first level."""
+    """network: P-Net. min_face_px: the size of a cell in the first level. share: how patches are shared among threads."""
 
     network: Network
     min_face_px: int
+    share: Share = map
 
     def scales(self, height: int, width: int) -> Float64:
         """(L,) the largest first, none where the picture is smaller than min_face_px. In the reference's own order of float
@@ -64,63 +82,56 @@ class Pyramid:
             scale, side_px = scale * SCALE_FACTOR, side_px * SCALE_FACTOR
         return np.array(scales)
 
-    def everywhere(self, areas: SummedAreas) -> Candidates:
-        """All candidates of all pictures: squares, with P-Net's score."""
-        import torch
+    def everything(self, height: int, width: int, n: int) -> list[Patches]:
+        """All levels of n pictures, whole."""
+        picture = np.arange(n)
+        plan = []
+        for level, scale in enumerate(self.scales(height, width).tolist()):
+            whole_px = _scaled_px(height, width, scale)
+            scaled_px = np.tile(np.array([whole_px]), (n, 1))
+            about = {"picture": picture, "level": np.full(n, level), "corner": np.zeros_like(scaled_px), "scaled_px": scaled_px}
+            plan.append(Patches(height=whole_px[0], width=whole_px[1], **about))
+        return plan
 
-        picture = torch.arange(len(areas), device=areas.table.device)
-        found, moves = [_nobody(areas)], [areas.table.new_zeros((0, 4), dtype=torch.float32)]
-        for scale in self.scales(areas.height, areas.width).tolist():
-            height, width = _scaled_px(areas.height, areas.width, scale)
-            whole_px, corner = picture.new_tensor([[height, width]]), picture.new_zeros((1, 2))
-            pixels = areas.patches(picture, whole_px, corner, height, width)
-            level, level_moves, _ = self._cells(
-                pixels, torch.full((len(areas),), scale, device=picture.device), picture, corner.expand(len(areas), 2)
-            )
-            kept = suppress(level, OVERLAP_IN_LEVEL)
-            found.append(level[kept])
-            moves.append(level_moves[kept])
-        return _settled(joined(found), torch.cat(moves))
-
-    def plan(self, height: int, width: int, picture: Int64, expected: Float32) -> list[Patches]:
-        """Which patches to look at for faces that are expected at (R, 4) squares of (R,) pictures."""
+    def around(self, height: int, width: int, picture: Int64, expected: Float32) -> list[Patches]:
+        """Patches for faces that are expected at (R, 4) squares of (R,) pictures."""
         return _patches(self.scales(height, width), height, width, picture, expected)
 
-    def around(self, areas: SummedAreas, plan: Sequence[Patches]) -> Candidates:
-        """Candidates in the patches: there they are the ones that `everywhere` has."""
+    def candidates(self, areas: Areas, plan: Sequence[Patches], height: int, width: int) -> Candidates:
+        """What P-Net makes of the patches of pictures of height x width: squares, with its score.
+
+        Where a patch shows all that a cell sees, the cell is what it is in the whole level.
+        """
         import torch
 
-        device = areas.table.device
-        scales = self.scales(areas.height, areas.width)
-        found, moves = [_nobody(areas)], [areas.table.new_zeros((0, 4), dtype=torch.float32)]
-        group = [areas.table.new_zeros(0, dtype=torch.int64)]
-        for some in plan:
-            picture, level, corner, whole_px = (
-                torch.from_numpy(part).to(device) for part in (some.picture, some.level, some.corner, some.scaled_px)
-            )
-            pixels = areas.patches(picture, whole_px, corner, some.height, some.width)
-            scale = torch.from_numpy(scales.astype(np.float32)).to(device)[level]
-            cells, cell_moves, patch = self._cells(pixels, scale, picture, corner)
-            found.append(cells)
-            moves.append(cell_moves)
-            group.append(picture[patch] * len(scales) + level[patch])
-        everyone = joined(found)
-        kept = suppress(everyone, OVERLAP_IN_LEVEL, torch.cat(group))
-        return _settled(everyone[kept], torch.cat(moves)[kept])
+        device = areas.limits.device
+        parts = [part for patches in plan for part in patches.split(PIXELS_AT_ONCE[device.type])]
+        if not parts:
+            return _nobody(device)
 
-    def _cells(self, pixels: Tensor, scale: Tensor, picture: Tensor, corner: Tensor) -> tuple[Candidates, Tensor, Tensor]:
-        """P-Net's cells over the threshold as boxes in source pixels, how it would move them, and from which of the K inputs each is.
+        def over(part: tuple[Tensor, Tensor, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+            """The cells over the threshold: (C, 3) int64 patch, row and column; (C,) score; (C, 4) how their boxes would be moved."""
+            moves, prob = self.network(areas.means(*part))
+            score = prob[:, 1]
+            where = (score >= THRESHOLD).nonzero()
+            k, y, x = where.unbind(dim=1)
+            return where, score[k, y, x], moves[k, :, y, x]
 
-        pixels: (K, 3, h, w); scale: (K,) float32; picture: (K,); corner: (K, 2) where the pixels begin in the level.
-        """
-        moves, prob = self.network(pixels)
-        prob = prob[:, 1]
-        where = (prob >= THRESHOLD).nonzero()
-        k, y, x = where.unbind(dim=1)
-        first_px = where[:, 1:] * STRIDE_PX + corner[k]
+        cells = list(self.share(over, [part.on(device, height, width) for part in parts]))
+        where, score, moves = (torch.cat([found[i] for found in cells]) for i in range(3))
+        first = np.repeat(np.cumsum([0, *map(len, parts[:-1])]), [len(found[0]) for found in cells])
+        patch = torch.from_numpy(first).to(device) + where[:, 0]
+        picture, level, corner = (
+            torch.from_numpy(np.concatenate([getattr(part, name) for part in parts])).to(device)[patch]
+            for name in ("picture", "level", "corner")
+        )
+        scales = self.scales(height, width)
+        scale = torch.from_numpy(scales.astype(np.float32)).to(device)[level]
+        first_px = where[:, 1:] * STRIDE_PX + corner
         edges = first_px.flip(1).float().repeat(1, 2) + scale.new_tensor([1, 1, CELL_PX, CELL_PX])
-        boxes = (edges / scale[k, None]).floor()
-        return Candidates(picture=picture[k], boxes=boxes, score=prob[k, y, x]), moves[k, :, y, x], k
+        everyone = Candidates(picture=picture, boxes=(edges / scale[:, None]).floor(), score=score)
+        kept = suppress(everyone, OVERLAP_IN_LEVEL, picture * len(scales) + level)
+        return _settled(everyone[kept], moves[kept])
 
 
 def _scaled_px(height: int, width: int, scale: float) -> tuple[int, int]:
@@ -135,10 +146,10 @@ def _settled(found: Candidates, moves: Tensor) -> Candidates:
     return Candidates(picture=found.picture, boxes=square(found.boxes + moves * sides), score=found.score)
 
 
-def _nobody(areas: SummedAreas) -> Candidates:
+def _nobody(device: Any) -> Candidates:
     import torch
 
-    empty = areas.table.new_zeros(0, dtype=torch.float32)
+    empty = torch.zeros(0, device=device)
     return Candidates(picture=empty.long(), boxes=empty.view(0, 4), score=empty)
 
 
@@ -153,9 +164,9 @@ def _patches(scales: Float64, height: int, width: int, picture: Int64, expected:
     # At the level's end the last cell may see less than a whole window (the pooling rounds up), so a patch ends there too.
     corner = np.clip(np.floor(middle - side_px / 2), 0, np.maximum(whole_px - side_px + 1, 0)).astype(np.int64) // STRIDE_PX * STRIDE_PX
     shape = np.minimum(side_px, whole_px - corner)
-    patches = []
+    plan = []
     for high, wide in np.unique(shape, axis=0).tolist():
         same = (shape == (high, wide)).all(axis=1)
         about = {"picture": picture[face[same]], "level": level[same].astype(np.int64), "corner": corner[same], "scaled_px": whole_px[same]}
-        patches.append(Patches(height=high, width=wide, **about))
-    return patches
+        plan.append(Patches(height=high, width=wide, **about))
+    return plan
