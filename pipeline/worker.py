@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,12 @@ def _no_device(device: str, why: str, fix: str) -> RequestError:
     return RequestError(Problem(what=f"cannot compute on {device!r}", where="--device", why=why, fix=fix))
 
 
+@cache
+def _code(use: str) -> str:
+    """Of what this process runs: a file that is edited meanwhile is not loaded again."""
+    return code_digest(use)
+
+
 def _device(job: Job) -> str:
     """auto: a GPU where there is one. Stages that only decode need no torch to find out."""
     if job.device != "auto":
@@ -164,7 +171,7 @@ def _publisher(job: Job, done: set[str], started: float) -> stages.Publish:
             stage=job.stage,
             trial=item.trial,
             licence=load(job.use).licence,
-            code=code_digest(job.use),
+            code=_code(job.use),
             identity=job.identities[item.key],
             seconds=(time.perf_counter() - started) / len(job.items),
             device=_device(job),

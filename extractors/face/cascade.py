@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from extractors.contract import Float32, Frames, Int64, UInt8
-from extractors.face.areas import Areas, PixelAreas, Share, Summer, crop_cells
+from extractors.face.areas import Areas, PixelAreas, Summer, crop_cells
 from extractors.face.candidates import Candidates, edges_inside, moved, overlaps, square, suppress, suppress_inside
 from extractors.face.cuts import Cuts
 from extractors.face.detector import Found, Seen
 from extractors.face.networks import Network, load_networks
-from extractors.face.pyramid import Patches, Pyramid
+from extractors.face.pyramid import Pyramid
+from extractors.face.threads import Crew
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,8 +37,6 @@ PIXELS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
 # nearest to the expected square, are shown to O-Net.
 NEAR_OVERLAP = 0.1
 CONFIRMED_PER_FACE = 6
-# R-Net moves candidates beyond what P-Net saw; this share of that is added on each side.
-ROOM = 0.15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +70,8 @@ class Cascade:
 
         self.device, self._kind = device, torch.device(device).type
         networks = load_networks(device, precision)
-        self._share = _threads() if self._kind == "cpu" else map
+        n_threads = min(torch.get_num_threads(), MAX_THREADS) if self._kind == "cpu" else 1
+        self._share = Crew(n_threads, lambda: torch.inference_mode().__enter__()).map
         self._pyramid = Pyramid(network=networks.pnet, min_face_px=min_face_px, share=self._share)
         self._rnet, self._onet = networks.rnet, networks.onet
         self._summed = Summer(device, self._share)
@@ -194,16 +193,6 @@ class Cascade:
         return prob[:, 1], moves, *points
 
 
-def _threads() -> Share:
-    """As many as torch may use, kept. Each without gradients."""
-    import torch
-
-    n_threads = min(torch.get_num_threads(), MAX_THREADS)
-    if n_threads == 1:
-        return map
-    return ThreadPoolExecutor(n_threads, "faces", lambda: torch.inference_mode().__enter__()).map
-
-
 class Spotter(Protocol):
     """A Cascade, or what does as one does."""
 
@@ -232,18 +221,6 @@ def _numbered(squares: Sequence[Float32]) -> tuple[Int64, Float32]:
     """Per picture some squares -> (R,) the picture's number for each square, and (R, 4) all of them."""
     picture = np.repeat(np.arange(len(squares)), [len(some) for some in squares]).astype(np.int64)
     return picture, np.concatenate([np.zeros((0, 4), np.float32), *squares])
-
-
-def _shown(plan: Sequence[Patches], n: int, height: int, width: int) -> Int64:
-    """(n, 4) x1 y1 x2 y2: of each picture the part that the planned patches show, and some room; one pixel where there is no patch."""
-    parts = np.tile(np.array([width - 1, height - 1, 1, 1]), (n, 1))
-    for patches in plan:
-        seen = patches.seen(height, width)
-        np.minimum.at(parts[:, :2], patches.picture, seen[:, :2])
-        np.maximum.at(parts[:, 2:], patches.picture, seen[:, 2:])
-    room = (ROOM * (parts[:, 2:] - parts[:, :2])).clip(min=0).astype(np.int64)
-    low = np.clip(parts[:, :2] - room, 0, None)
-    return np.concatenate([low, np.clip(parts[:, 2:] + room, low + 1, [width, height])], axis=1)
 
 
 def _overlap(candidates: Candidates, picture: Tensor, squares: Tensor) -> Tensor:
