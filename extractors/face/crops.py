@@ -68,10 +68,17 @@ class Cutter:
         self._gathered_bytes = 0
 
     def __enter__(self) -> Self:
+        import cv2
+
+        self._n_threads_of_cv2 = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # its own threads wait in a busy loop: a warp took twice the processor time, and was hardly sooner done
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        import cv2
+
         self._threads.shutdown(cancel_futures=True)
+        cv2.setNumThreads(self._n_threads_of_cv2)
 
     def add(self, image: UInt8, boxes: Float32, landmarks: Float32) -> None:
         """image: (H, W, 3) uint8 RGB, which nobody may change afterwards; boxes: (K, 4); landmarks: (K, 5, 2).

@@ -6,10 +6,10 @@ and equals them within 2e-6 (docs/decisions/010-our-own-cascade.md).
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # (K, 3, h, w) float32 from -1 to 1 -> how boxes move, landmarks (O-Net only) and (K, 2, ...) probabilities, float32. Threads may share it.
 Network = Callable[["Tensor"], "tuple[Tensor, ...]"]
 
-SHAPES_KEPT = 16
+COPIES = 24  # of each network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,23 +59,41 @@ def _compiled(network: Any, side_px: int | None) -> Network:
     }
     core = openvino.Core()
     exported = core.compile_model(_graph(network, side_px or -1), "CPU", settings).export_model()
-    own = threading.local()  # a request serves one thread at a time
-
-    def request(shape: tuple[int, ...]) -> Any:
-        """One for each shape that was asked for lately: a change of shape takes longer than a small network."""
-        requests = own.__dict__.setdefault("requests", OrderedDict())
-        if shape not in requests:
-            kept = requests.popitem(last=False)[1] if len(requests) == SHAPES_KEPT else None
-            requests[shape] = kept or core.import_model(exported, "CPU", settings).create_infer_request()
-        requests.move_to_end(shape)
-        return requests[shape]
+    requests = _Requests(lambda: core.import_model(exported, "CPU", settings).create_infer_request())
 
     def run(pixels: Tensor) -> tuple[Tensor, ...]:
-        chosen = request(tuple(pixels.shape))
-        chosen.set_input_tensor(openvino.Tensor(pixels.numpy(), shared_memory=True))
-        return tuple(torch.from_numpy(out) for out in chosen.infer().values())
+        with requests.lent(tuple(pixels.shape)) as request:
+            request.set_input_tensor(openvino.Tensor(pixels.numpy(), shared_memory=True))
+            return tuple(torch.from_numpy(out) for out in request.infer().values())
 
     return run
+
+
+class _Requests:
+    """Compiled copies of one network, each for one caller at a time: if there is one, the copy that saw an input of this shape last.
+
+    To see another shape takes a copy longer than a small network does. make: another copy, 5 ms.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make, self._lock = make, threading.Lock()
+        self._idle: list[tuple[tuple[int, ...], Any]] = []  # the shape and the copy; whose last use is the longest ago is the first
+
+    @contextlib.contextmanager
+    def lent(self, shape: tuple[int, ...]) -> Iterator[Any]:
+        request = self._taken(shape) or self._make()
+        try:
+            yield request
+        finally:
+            with self._lock:
+                self._idle.append((shape, request))
+
+    def _taken(self, shape: tuple[int, ...]) -> Any:
+        with self._lock:
+            known = [number for number, (last, _) in enumerate(self._idle) if last == shape]
+            if not known and len(self._idle) < COPIES:
+                return None
+            return self._idle.pop(known[-1] if known else 0)[1]
 
 
 def _openvino() -> Any:

@@ -9,7 +9,9 @@ to the first or last frame that shows it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -37,7 +39,7 @@ FOUND_OVERLAP = 0.2
 CROWD, CROWD_SEARCHES = 3, 4
 # Frames wait in memory for the key that ends their stretch: so many bytes of them are worked on together (but the video's first
 # stretch by itself, while the rest is decoded), and no stretch is longer than the second.
-TOGETHER_BYTES = 96 << 20
+TOGETHER_BYTES = 32 << 20
 MAX_STRETCH_BYTES = 160 << 20
 SAME_S = 1e-6
 
@@ -90,6 +92,21 @@ class Propagation:
         self.cascade, self.redetect_s, self.search_s = cascade, redetect_s, search_s
 
     def find(self, batches: Iterable[Frames]) -> Iterator[Seen]:
+        """A thread finds the faces of some stretches while the frames of the next ones come in."""
+        with ThreadPoolExecutor(1, "stretches") as thread:
+            settling: deque[tuple[Sequence[_Frame], Future[None]]] = deque()
+            for frames in self._together(batches):
+                settling.append((frames[:-1], thread.submit(self._settle, frames)))
+                if len(settling) > 1:
+                    yield from _settled(*settling.popleft())
+            while settling:
+                yield from _settled(*settling.popleft())
+
+    def _together(self, batches: Iterable[Frames]) -> Iterator[list[_Frame]]:
+        """The frames of some stretches: the first and the last are keys, and the last one of all comes once more by itself.
+
+        The video's first stretch comes by itself, so that there is something to do while the rest is decoded.
+        """
         waiting: list[_Frame] = []
         enough_bytes = 0
         cuts = Cuts()
@@ -98,13 +115,12 @@ class Propagation:
                 self._wait(waiting, _Frame(image, float(frames.times_s[i]), int(frames.index[i]), cuts.shot(image)))
                 if waiting[-1].is_key and len(waiting) > 1 and sum(frame.image.nbytes for frame in waiting) >= enough_bytes:
                     enough_bytes = TOGETHER_BYTES
-                    self._settle(waiting)
-                    yield from map(_seen, waiting[:-1])
-                    del waiting[:-1]  # the last key begins the next stretch
+                    yield waiting
+                    waiting = waiting[-1:]  # the last key begins the next stretch
         if waiting:
             waiting[-1].is_key = True
-            self._settle(waiting)
-            yield from map(_seen, waiting)
+            yield waiting
+            yield waiting[-1:]
 
     def _wait(self, waiting: list[_Frame], frame: _Frame) -> None:
         """Decides by times and pictures alone whether the frame is a key, so that batches decide nothing."""
@@ -203,6 +219,11 @@ def _spot(frames: Sequence[_Frame], which: Sequence[int], how: Callable[[Sequenc
 
 def _n_faces(frame: _Frame) -> int:
     return len(frame.spotted.squares) if frame.spotted else 0
+
+
+def _settled(frames: Sequence[_Frame], settling: Future[None]) -> Iterator[Seen]:
+    settling.result()
+    return map(_seen, frames)
 
 
 def _seen(frame: _Frame) -> Seen:
