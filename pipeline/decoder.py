@@ -182,7 +182,8 @@ def upright(frame: Frame, reformatter: Any) -> Any:
     reformatter: one for a whole video saves setting up the conversion for each frame. It runs in one thread: handing over to a
     second costs more than is gained, 0.17 ms instead of 0.12 at 512x512.
     """
-    image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+    plane = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
+    image = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
     matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
     if matrix is not None:
         a, b, _, c, d = np.frombuffer(bytes(matrix), "<i4")[:5] / 65536.0

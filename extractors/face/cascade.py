@@ -16,7 +16,7 @@ from extractors.face.candidates import Candidates, edges_inside, moved, overlaps
 from extractors.face.cuts import Cuts
 from extractors.face.detector import Found, Seen
 from extractors.face.networks import Network, load_networks
-from extractors.face.pyramid import Pyramid
+from extractors.face.pyramid import Patches, Pyramid
 from extractors.face.threads import Crew
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ PIXELS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
 # nearest to the expected square, are shown to O-Net.
 NEAR_OVERLAP = 0.1
 CONFIRMED_PER_FACE = 6
+# R-Net moves candidates beyond what P-Net saw; this share of that is added on each side.
+ROOM = 0.15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,6 @@ class Cascade:
         height, width, _ = images[0].shape
         areas = self._summed(images)
         candidates = self._pyramid.candidates(areas, self._pyramid.everything(height, width, len(images)), height, width)
-        areas = PixelAreas(images)
         return self._confirmed(areas, self._refined(areas, candidates))
 
     def _near(self, images: Sequence[UInt8] | UInt8, picture: Int64, expected: Float32) -> _Faces:
@@ -133,7 +134,7 @@ class Cascade:
 
         height, width, _ = images[0].shape
         plan = self._pyramid.around(height, width, picture, expected)
-        areas = PixelAreas(images)
+        areas = self._summed(images, _shown(plan, len(images), height, width), np.arange(len(images)))
         candidates = self._pyramid.candidates(areas, plan, height, width)
         place, squares = torch.from_numpy(picture).to(self.device), torch.from_numpy(expected).to(self.device)
         refined = self._refined(areas, candidates[(_overlap(candidates, place, squares) > NEAR_OVERLAP).any(dim=1)])
@@ -221,6 +222,18 @@ def _numbered(squares: Sequence[Float32]) -> tuple[Int64, Float32]:
     """Per picture some squares -> (R,) the picture's number for each square, and (R, 4) all of them."""
     picture = np.repeat(np.arange(len(squares)), [len(some) for some in squares]).astype(np.int64)
     return picture, np.concatenate([np.zeros((0, 4), np.float32), *squares])
+
+
+def _shown(plan: Sequence[Patches], n: int, height: int, width: int) -> Int64:
+    """(n, 4) x1 y1 x2 y2: of each picture the part that the planned patches show, and some room; one pixel where there is no patch."""
+    parts = np.tile(np.array([width - 1, height - 1, 1, 1]), (n, 1))
+    for patches in plan:
+        seen = patches.seen(height, width)
+        np.minimum.at(parts[:, :2], patches.picture, seen[:, :2])
+        np.maximum.at(parts[:, 2:], patches.picture, seen[:, 2:])
+    room = (ROOM * (parts[:, 2:] - parts[:, :2])).clip(min=0).astype(np.int64)
+    low = np.clip(parts[:, :2] - room, 0, None)
+    return np.concatenate([low, np.clip(parts[:, 2:] + room, low + 1, [width, height])], axis=1)
 
 
 def _overlap(candidates: Candidates, picture: Tensor, squares: Tensor) -> Tensor:

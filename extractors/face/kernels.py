@@ -67,7 +67,7 @@ def _from_pixels(pixels: UInt8, number: int, picture: Int64, cells: Int64, out: 
     """pixels: (H, 3 W) uint8, of the picture of this number: out[k] is filled where picture[k] == number."""
     height, width = out.shape[2:]
     left, right = np.empty(width, np.int64), np.empty(width, np.int64)
-    sums = np.empty(pixels.shape[1] + 3, np.int32)
+    sums = np.empty(pixels.shape[1], np.int32)
     for k in range(len(picture)):
         if picture[k] != number:
             continue
@@ -79,27 +79,25 @@ def _from_pixels(pixels: UInt8, number: int, picture: Int64, cells: Int64, out: 
             right[j] = 3 * (((x_number + j + 1) * x_side + x_n - 1) // x_n) - begin
         begin += 3 * x_origin
         length = right[width - 1]
+        columns = sums[:length]
         for i in range(height):
             top = y_origin + (y_number + i) * y_side // y_n
             bottom = y_origin + ((y_number + i + 1) * y_side + y_n - 1) // y_n
-            columns = sums[3 : 3 + length]  # the sums of columns, then of all up to a column
-            row = pixels[top, begin : begin + length]
+            row = pixels[top, begin : begin + length]  # loops over such views become vector instructions
             for x in range(length):
                 columns[x] = row[x]
             for y in range(top + 1, bottom):
                 row = pixels[y, begin : begin + length]
                 for x in range(length):
                     columns[x] += row[x]
-            red = green = blue = np.int32(0)
-            sums[0] = sums[1] = sums[2] = 0
-            for x in range(3, 3 + length, 3):
-                red += sums[x]
-                green += sums[x + 1]
-                blue += sums[x + 2]
-                sums[x], sums[x + 1], sums[x + 2] = red, green, blue
             n_rows = np.float32(bottom - top)
             for j in range(width):
                 n_columns = np.float32((right[j] - left[j]) // 3)
-                for channel in range(3):
-                    total = np.float32(sums[right[j] + channel] - sums[left[j] + channel])
-                    out[k, channel, i, j] = (total / n_rows / n_columns - np.float32(MEAN)) * np.float32(SCALE)
+                red = green = blue = np.int32(0)
+                for x in range(left[j], right[j], 3):
+                    red += columns[x]
+                    green += columns[x + 1]
+                    blue += columns[x + 2]
+                out[k, 0, i, j] = (np.float32(red) / n_rows / n_columns - np.float32(MEAN)) * np.float32(SCALE)
+                out[k, 1, i, j] = (np.float32(green) / n_rows / n_columns - np.float32(MEAN)) * np.float32(SCALE)
+                out[k, 2, i, j] = (np.float32(blue) / n_rows / n_columns - np.float32(MEAN)) * np.float32(SCALE)

@@ -17,7 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from extractors.contract import Bool, Float32, Frames, UInt8
+from extractors.contract import Bool, Float32, Frames, Int64, UInt8
 from extractors.face.candidates import overlaps
 from extractors.face.cascade import O_THRESHOLD, Spotted, Spotter
 from extractors.face.cuts import Cuts
@@ -69,10 +69,6 @@ class _Expected:
     squares: Float32
     boxes: Float32
     sure: Bool
-
-    @property
-    def is_complete(self) -> bool:
-        return len(self.boxes) == len(self.squares)
 
 
 @dataclass(slots=True)
@@ -152,21 +148,22 @@ class Propagation:
 
     def _assign(self, frames: Sequence[_Frame], a: int, b: int, todo: _Todo) -> None:
         """What is to be done between frames a and b next."""
-        apart_s, n_faces = frames[b].time_s - frames[a].time_s, max(_n_faces(frames[a]), _n_faces(frames[b]))
+        between = _Between.of(frames[a], frames[b])
+        apart_s, n_faces = frames[b].time_s - frames[a].time_s, max(len(between.a.squares), len(between.b.squares))
         inner = [(a + b) // 2]
         if not n_faces:
             inner = _evenly(frames, a, b, self.search_s)
             todo.search += inner
-        elif (n_faces >= CROWD and apart_s > self.redetect_s / CROWD_SEARCHES + SAME_S) or _may_have_run(frames[a], frames[b]):
+        elif (n_faces >= CROWD and apart_s > self.redetect_s / CROWD_SEARCHES + SAME_S) or between.may_have_run:
             todo.search += inner
+        elif apart_s <= CLOSE_S and len(between.pairs) == n_faces:
+            all_inner = range(a + 1, b)
+            todo.check |= zip(all_inner, between.expected([frames[i].time_s for i in all_inner]), strict=True)
+            return
         else:
             if apart_s <= STRAIGHT_S:
                 inner = _evenly(frames, a, b, CLOSE_S) or inner
-            expected = {i: _expected(frames[a], frames[b], frames[i].time_s) for i in inner}
-            if apart_s <= CLOSE_S and expected[inner[0]].is_complete:
-                todo.check |= {i: _expected(frames[a], frames[b], frames[i].time_s) for i in range(a + 1, b)}
-                return
-            todo.look |= expected
+            todo.look |= zip(inner, between.expected([frames[i].time_s for i in inner]), strict=True)
         todo.left += pairwise([a, *inner, b]) if inner else []
 
     def _check(self, frames: Sequence[_Frame], expected: dict[int, _Expected]) -> dict[int, _Expected]:
@@ -217,10 +214,6 @@ def _spot(frames: Sequence[_Frame], which: Sequence[int], how: Callable[[Sequenc
             frames[i].spotted = spotted
 
 
-def _n_faces(frame: _Frame) -> int:
-    return len(frame.spotted.squares) if frame.spotted else 0
-
-
 def _settled(frames: Sequence[_Frame], settling: Future[None]) -> Iterator[Seen]:
     settling.result()
     return map(_seen, frames)
@@ -231,30 +224,47 @@ def _seen(frame: _Frame) -> Seen:
     return Seen(image=frame.image, time_s=frame.time_s, frame=frame.number, found=found, shot=frame.shot)
 
 
-def _expected(before: _Frame, after: _Frame, time_s: float) -> _Expected:
-    """A face that both have is on the straight line between its places; any other is where it was or will be."""
-    assert before.spotted is not None
-    assert after.spotted is not None
-    a, b = before.spotted, after.spotted
-    pairs = np.array(_pairs(a.squares, b.squares), dtype=np.int64).reshape(-1, 2)
-    share = np.float32((time_s - before.time_s) / max(after.time_s - before.time_s, SAME_S))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Between:
+    """What the two ends of a stretch tell of the frames between. pairs: (P, 2) the faces that both have, by their numbers there."""
 
-    def between(x: Float32, y: Float32) -> Float32:
-        return x[pairs[:, 0]] * (1 - share) + y[pairs[:, 1]] * share
+    before: _Frame
+    after: _Frame
+    a: Spotted
+    b: Spotted
+    pairs: Int64
 
-    alone = np.delete(a.squares, pairs[:, 0], axis=0), np.delete(b.squares, pairs[:, 1], axis=0)
-    squares = np.concatenate([between(a.squares, b.squares), *alone])
-    sure = np.zeros(len(squares), dtype=np.bool_)
-    sure[: len(pairs)] = (a.found.prob[pairs[:, 0]] > SURE) & (b.found.prob[pairs[:, 1]] > SURE)
-    return _Expected(squares=squares, boxes=between(a.found.boxes, b.found.boxes), sure=sure)
+    @classmethod
+    def of(cls, before: _Frame, after: _Frame) -> _Between:
+        assert before.spotted is not None
+        assert after.spotted is not None
+        a, b = before.spotted, after.spotted
+        pairs = np.array(_pairs(a.squares, b.squares), dtype=np.int64).reshape(-1, 2)
+        return cls(before=before, after=after, a=a, b=b, pairs=pairs)
 
+    def expected(self, times_s: Sequence[float]) -> list[_Expected]:
+        """At each time: a face that both have is on the straight line between its places; any other is where it was or will be."""
+        first, last = self.pairs.T
+        alone = np.delete(self.a.squares, first, axis=0), np.delete(self.b.squares, last, axis=0)
+        sure = np.zeros(len(first) + len(alone[0]) + len(alone[1]), dtype=np.bool_)
+        sure[: len(first)] = (self.a.found.prob[first] > SURE) & (self.b.found.prob[last] > SURE)
+        squares = self._on_the_way(self.a.squares[first], self.b.squares[last], times_s)
+        boxes = self._on_the_way(self.a.found.boxes[first], self.b.found.boxes[last], times_s)
+        return [
+            _Expected(squares=np.concatenate([some, *alone]), boxes=between, sure=sure)
+            for some, between in zip(squares, boxes, strict=True)
+        ]
 
-def _may_have_run(before: _Frame, after: _Frame) -> bool:
-    """Whether each has a face that the other has not: it may be the same one, too far away to be known for it."""
-    assert before.spotted is not None
-    assert after.spotted is not None
-    a, b = before.spotted.squares, after.spotted.squares
-    return len(_pairs(a, b)) < min(len(a), len(b))
+    def _on_the_way(self, x: Float32, y: Float32, times_s: Sequence[float]) -> Float32:
+        """(P, 4) each -> (T, P, 4)."""
+        passed_s = np.array(times_s) - self.before.time_s
+        share = (passed_s / max(self.after.time_s - self.before.time_s, SAME_S)).astype(np.float32)[:, None, None]
+        return np.asarray(x * (1 - share) + y * share, np.float32)
+
+    @property
+    def may_have_run(self) -> bool:
+        """Whether each end has a face that the other has not: it may be the same one, too far away to be known for it."""
+        return len(self.pairs) < min(len(self.a.squares), len(self.b.squares))
 
 
 def _averaged(spotted: Spotted, boxes: Float32) -> Spotted:

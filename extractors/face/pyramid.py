@@ -44,6 +44,11 @@ class Patches:
     def __len__(self) -> int:
         return len(self.picture)
 
+    def seen(self, height: int, width: int) -> Int64:
+        """(K, 4) x1 y1 x2 y2: the pixels of the unscaled pictures, of height x width, that the patches show."""
+        whole, last = np.array([height, width]), self.corner + np.array([self.height, self.width])
+        return np.concatenate([(self.corner * whole // self.scaled_px)[:, ::-1], -(-last * whole // self.scaled_px)[:, ::-1]], axis=1)
+
     def on(self, device: Any, height: int, width: int) -> tuple[Tensor, Tensor, int, int]:
         """What `Areas.means` is asked for, of pictures of height x width."""
         import torch
