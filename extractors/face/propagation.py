@@ -91,15 +91,16 @@ class Propagation:
         """A thread finds the faces of some stretches while the frames of the next ones come in."""
         with ThreadPoolExecutor(1, "stretches") as thread:
             settling: deque[tuple[Sequence[_Frame], Future[None]]] = deque()
-            for frames in self._together(batches):
-                settling.append((frames[:-1], thread.submit(self._settle, frames)))
+            for frames, is_last in self._together(batches):
+                done = frames if is_last else frames[:-1]  # the last key begins the next stretch
+                settling.append((done, thread.submit(self._settle, frames)))
                 if len(settling) > 1:
                     yield from _settled(*settling.popleft())
             while settling:
                 yield from _settled(*settling.popleft())
 
-    def _together(self, batches: Iterable[Frames]) -> Iterator[list[_Frame]]:
-        """The frames of some stretches: the first and the last are keys, and the last one of all comes once more by itself.
+    def _together(self, batches: Iterable[Frames]) -> Iterator[tuple[list[_Frame], bool]]:
+        """The frames of some stretches, of which the first and the last are keys, and whether they are the last ones.
 
         The video's first stretch comes by itself, so that there is something to do while the rest is decoded.
         """
@@ -111,12 +112,11 @@ class Propagation:
                 self._wait(waiting, _Frame(image, float(frames.times_s[i]), int(frames.index[i]), cuts.shot(image)))
                 if waiting[-1].is_key and len(waiting) > 1 and sum(frame.image.nbytes for frame in waiting) >= enough_bytes:
                     enough_bytes = TOGETHER_BYTES
-                    yield waiting
-                    waiting = waiting[-1:]  # the last key begins the next stretch
+                    yield waiting, False
+                    waiting = waiting[-1:]
         if waiting:
             waiting[-1].is_key = True
-            yield waiting
-            yield waiting[-1:]
+            yield waiting, True
 
     def _wait(self, waiting: list[_Frame], frame: _Frame) -> None:
         """Decides by times and pictures alone whether the frame is a key, so that batches decide nothing."""
