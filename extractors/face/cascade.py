@@ -29,6 +29,8 @@ R_PX, O_PX = 24, 48
 # enough to be shared among threads.
 R_BATCH = {"cpu": 32, "cuda": 2048}
 O_BATCH = {"cpu": 8, "cuda": 1024}
+# So many sizes of a batch there are.
+SIZES = 4
 # Beyond so many threads it is the steps between the networks that take the time.
 MAX_THREADS = 8
 # Pixels of pictures whose sums are held at once, 12 bytes each.
@@ -187,11 +189,21 @@ class Cascade:
         n = len(edges)
         if not n:  # the networks cannot take an empty batch: one crop whose outcome nobody reads
             picture, edges = picture.new_zeros(1), areas.limits[:1]
-        n_turns = max(-(-len(edges) // batch[self._kind]), min(2, len(edges)))
-        turns = zip(picture.tensor_split(n_turns), crop_cells(edges, size_px).tensor_split(n_turns), strict=True)
-        outcomes = list(self._share(lambda turn: network(areas.means(*turn, size_px, size_px)), turns))
+        sizes = _turns(len(edges), batch[self._kind])
+        filled = torch.arange(sum(sizes), device=edges.device).clamp(max=len(edges) - 1)
+        turns = zip(picture[filled].split(sizes), crop_cells(edges[filled], size_px).split(sizes), strict=True)
+        outcomes = self._share(lambda turn: network(areas.means(*turn, size_px, size_px)), turns)
         moves, *points, prob = (torch.cat(parts)[:n] for parts in zip(*outcomes, strict=True))
         return prob[:, 1], moves, *points
+
+
+def _turns(n: int, most: int) -> list[int]:
+    """Sizes of the turns in which n crops go through a network: few different ones, since a compiled network has to prepare for each,
+    and an even number of turns, so that two threads end together. The last turn is filled up."""
+    step = max(most // SIZES, 1)
+    n_steps = -(-n // step)
+    n_turns = min(2 * -(-n_steps * step // (2 * most)), n_steps)
+    return [(n_steps * (i + 1) // n_turns - n_steps * i // n_turns) * step for i in range(n_turns)]
 
 
 class Spotter(Protocol):

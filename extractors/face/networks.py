@@ -59,7 +59,7 @@ def _compiled(network: Any, side_px: int | None) -> Network:
     }
     core = openvino.Core()
     exported = core.compile_model(_graph(network, side_px or -1), "CPU", settings).export_model()
-    requests = _Requests(lambda: core.import_model(exported, "CPU", settings).create_infer_request())
+    requests = _Requests(lambda: core.import_model(exported, "CPU", settings).create_infer_request(), COPIES)
 
     def run(pixels: Tensor) -> tuple[Tensor, ...]:
         with requests.lent(tuple(pixels.shape)) as request:
@@ -75,8 +75,8 @@ class _Requests:
     To see another shape takes a copy longer than a small network does. make: another copy, 5 ms.
     """
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make, self._lock = make, threading.Lock()
+    def __init__(self, make: Callable[[], Any], most: int) -> None:
+        self._make, self._most, self._lock = make, most, threading.Lock()
         self._idle: list[tuple[tuple[int, ...], Any]] = []  # the shape and the copy; whose last use is the longest ago is the first
 
     @contextlib.contextmanager
@@ -91,7 +91,7 @@ class _Requests:
     def _taken(self, shape: tuple[int, ...]) -> Any:
         with self._lock:
             known = [number for number, (last, _) in enumerate(self._idle) if last == shape]
-            if not known and len(self._idle) < COPIES:
+            if not known and len(self._idle) < self._most:
                 return None
             return self._idle.pop(known[-1] if known else 0)[1]
 

@@ -49,18 +49,25 @@ class Patches:
         whole, last = np.array([height, width]), self.corner + np.array([self.height, self.width])
         return np.concatenate([(self.corner * whole // self.scaled_px)[:, ::-1], -(-last * whole // self.scaled_px)[:, ::-1]], axis=1)
 
-    def on(self, device: Any, height: int, width: int) -> tuple[Tensor, Tensor, int, int]:
-        """What `Areas.means` is asked for, of pictures of height x width."""
+    def split(self, n_pixels: int) -> Iterator[Patches]:
+        """In parts of so many pixels at most, or of one patch where that has more, and of a power of two of patches but the last."""
+        step = 1 << (max(n_pixels // (self.height * self.width), 1).bit_length() - 1)
+        for start in range(0, len(self), step):
+            yield self[np.arange(start, min(start + step, len(self)))]
+
+    def __getitem__(self, which: Int64) -> Patches:
+        return replace(self, picture=self.picture[which], level=self.level[which], corner=self.corner[which], scaled_px=self.scaled_px[which])
+
+    def cells(self, device: Any, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Of pictures of height x width what `Areas.means` takes: (K,) picture and (K, 2, 4) cells."""
         import torch
 
         cells = patch_cells(height, width, self.scaled_px, self.corner)
-        return torch.from_numpy(self.picture).to(device), torch.from_numpy(cells).to(device), self.height, self.width
+        return torch.from_numpy(self.picture).to(device), torch.from_numpy(cells).to(device)
 
-    def split(self, n_pixels: int) -> Iterator[Patches]:
-        """In parts of so many pixels, or of one patch where that has more."""
-        step = max(n_pixels // (self.height * self.width), 1)
-        for some in (slice(start, start + step) for start in range(0, len(self), step)):
-            yield replace(self, picture=self.picture[some], level=self.level[some], corner=self.corner[some], scaled_px=self.scaled_px[some])
+    def filled(self) -> Patches:
+        """With the last patch repeated up to a power of two: a compiled network has to prepare for every number that it meets."""
+        return self[np.minimum(np.arange(1 << (len(self) - 1).bit_length()), len(self) - 1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +116,16 @@ class Pyramid:
         if not parts:
             return _nobody(device)
 
-        def over(part: tuple[Tensor, Tensor, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        def over(part: Patches, picture: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             """The cells over the threshold: (C, 3) int64 patch, row and column; (C,) score; (C, 4) how their boxes would be moved."""
-            moves, prob = self.network(areas.means(*part))
-            score = prob[:, 1]
+            moves, prob = self.network(areas.means(picture, cells, part.height, part.width))
+            score = prob[: len(part), 1]
             where = (score >= THRESHOLD).nonzero()
             k, y, x = where.unbind(dim=1)
             return where, score[k, y, x], moves[k, :, y, x]
 
-        cells = list(self.share(over, [part.on(device, height, width) for part in parts]))
+        asked = [(part, *part.filled().cells(device, height, width)) for part in parts]
+        cells = list(self.share(lambda one: over(*one), asked))
         where, score, moves = (torch.cat([found[i] for found in cells]) for i in range(3))
         first = np.repeat(np.cumsum([0, *map(len, parts[:-1])]), [len(found[0]) for found in cells])
         patch = torch.from_numpy(first).to(device) + where[:, 0]
