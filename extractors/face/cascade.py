@@ -17,7 +17,7 @@ from extractors.face.cuts import Cuts
 from extractors.face.detector import Found, Seen
 from extractors.face.networks import Network, load_networks
 from extractors.face.pyramid import Patches, Pyramid
-from extractors.face.threads import Crew
+from extractors.face.threads import Crew, ahead
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ PIXELS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
 # Around an expected face: candidates that overlap it by less are others'; of those that R-Net lets pass, as many as this, the
 # nearest to the expected square, are shown to O-Net.
 NEAR_OVERLAP = 0.1
-CONFIRMED_PER_FACE = 6
+CONFIRMED_PER_FACE = 8
 # R-Net moves candidates beyond what P-Net saw; this share of that is added on each side.
 ROOM = 0.15
 
@@ -224,10 +224,10 @@ class EveryFrame:
 
     def find(self, batches: Iterable[Frames]) -> Iterator[Seen]:
         cuts = Cuts()
-        for frames in batches:
-            for i, spotted in enumerate(self.cascade.search(frames.images)):
+        for frames, spotted in ahead(lambda frames: (frames, self.cascade.search(frames.images)), batches):
+            for i, one in enumerate(spotted):
                 image, time_s, frame = frames.images[i], float(frames.times_s[i]), int(frames.index[i])
-                yield Seen(image=image, time_s=time_s, frame=frame, found=spotted.found, shot=cuts.shot(image))
+                yield Seen(image=image, time_s=time_s, frame=frame, found=one.found, shot=cuts.shot(image))
 
 
 def _numbered(squares: Sequence[Float32]) -> tuple[Int64, Float32]:

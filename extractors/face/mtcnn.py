@@ -46,7 +46,7 @@ class MtcnnParams:
     min_face_px: int = 40
     mode: Literal["tracked", "exact"] = "tracked"
     redetect_s: float = 1.0
-    search_s: float = 0.25
+    search_s: float = 0.2
     min_prob: float = 0.9
     min_track_s: float = 0.2
     person: Literal["auto", "main", "left", "right"] = "auto"

@@ -9,9 +9,7 @@ to the first or last frame that shows it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -22,16 +20,18 @@ from extractors.face.candidates import overlaps
 from extractors.face.cascade import O_THRESHOLD, Spotted, Spotter
 from extractors.face.cuts import Cuts
 from extractors.face.detector import Found, Seen, nothing
+from extractors.face.threads import ahead
 from extractors.face.tracking import apart, cheapest_first
 
 # Faces at the two ends of a stretch are one face if they are this near, in their mean size, and this similar in size.
 MAX_MOVE = 1.5
 MAX_SIZE_RATIO = 1.6
 # Over so short a time a face is near enough to the straight line between its places; longer stretches are halved first.
-STRAIGHT_S = 0.6
+STRAIGHT_S = 1.1
 # Between frames so close in time a face hardly moves, and O-Net alone is asked. Its box is then averaged with the one
 # between its neighbours': a box of MTCNN differs from its mean by some pixels, at random, and the average by less.
 CLOSE_S = 0.21
+STEP_S = 0.16
 # A face that both ends are this sure of, and that is not found near where it should be, is searched for in the whole picture.
 SURE = 0.9
 FOUND_OVERLAP = 0.2
@@ -40,7 +40,7 @@ CROWD, CROWD_SEARCHES = 3, 4
 # Frames wait in memory for the key that ends their stretch: so many bytes of them are worked on together (but the video's first
 # stretch by itself, while the rest is decoded), and no stretch is longer than the second.
 TOGETHER_BYTES = 32 << 20
-MAX_STRETCH_BYTES = 160 << 20
+MAX_STRETCH_BYTES = 80 << 20
 SAME_S = 1e-6
 
 Stretch = tuple[int, int]
@@ -88,34 +88,28 @@ class Propagation:
         self.cascade, self.redetect_s, self.search_s = cascade, redetect_s, search_s
 
     def find(self, batches: Iterable[Frames]) -> Iterator[Seen]:
-        """A thread finds the faces of some stretches while the frames of the next ones come in."""
-        with ThreadPoolExecutor(1, "stretches") as thread:
-            settling: deque[tuple[Sequence[_Frame], Future[None]]] = deque()
-            for frames, is_last in self._together(batches):
-                done = frames if is_last else frames[:-1]  # the last key begins the next stretch
-                settling.append((done, thread.submit(self._settle, frames)))
-                if len(settling) > 1:
-                    yield from _settled(*settling.popleft())
-            while settling:
-                yield from _settled(*settling.popleft())
+        """The faces of some frames are found while the next ones come in."""
+        for done in ahead(lambda group: self._settled(*group), self._groups(batches)):
+            yield from done
 
-    def _together(self, batches: Iterable[Frames]) -> Iterator[tuple[list[_Frame], bool]]:
-        """The frames of some stretches, of which the first and the last are keys, and whether they are the last ones.
+    def _groups(self, batches: Iterable[Frames]) -> Iterator[tuple[list[_Frame], bool]]:
+        """Frames of some stretches that are worked on together, and whether they are the last; but for these the last one is a key,
+        with which the next group begins.
 
-        The video's first stretch comes by itself, so that there is something to do while the rest is decoded.
+        The video's first frame comes by itself, then its first stretch, so that there is something to do while the rest is decoded.
         """
         waiting: list[_Frame] = []
         enough_bytes = 0
         cuts = Cuts()
         for frames in batches:
             for i, image in enumerate(frames.images):
+                is_first = not waiting
                 self._wait(waiting, _Frame(image, float(frames.times_s[i]), int(frames.index[i]), cuts.shot(image)))
-                if waiting[-1].is_key and len(waiting) > 1 and sum(frame.image.nbytes for frame in waiting) >= enough_bytes:
-                    enough_bytes = TOGETHER_BYTES
+                if is_first or (waiting[-1].is_key and sum(frame.image.nbytes for frame in waiting) >= enough_bytes):
+                    enough_bytes = 0 if is_first else TOGETHER_BYTES
                     yield waiting, False
                     waiting = waiting[-1:]
         if waiting:
-            waiting[-1].is_key = True
             yield waiting, True
 
     def _wait(self, waiting: list[_Frame], frame: _Frame) -> None:
@@ -128,13 +122,29 @@ class Propagation:
             frame.is_key = cut or too_long or frame.time_s - waiting[since].time_s >= self.redetect_s - SAME_S
         waiting.append(frame)
 
-    def _settle(self, frames: Sequence[_Frame]) -> None:
-        """Find the faces of all frames, of which the first and the last are keys."""
-        keys = [i for i, frame in enumerate(frames) if frame.is_key]
-        self._search(frames, [i for i in keys if frames[i].spotted is None])
-        stretches = [(a, b) for a, b in pairwise(keys) if b - a > 1]
+    def _settled(self, frames: Sequence[_Frame], is_last: bool) -> list[Seen]:
+        """Find the faces of a group's frames. Gives those that no other group needs."""
+        ends = [i for i, frame in enumerate(frames) if frame.is_key]
+        self._search(frames, [i for i in ends if frames[i].spotted is None])
+        if not frames[-1].is_key:
+            self._follow(frames, ends[-1], len(frames) - 1)
+            ends.append(len(frames) - 1)
+        stretches = [(a, b) for a, b in pairwise(ends) if b - a > 1]
         while stretches:
             stretches = self._divide(frames, stretches)
+        return [_seen(frame) for frame in (frames if is_last else frames[:-1])]
+
+    def _follow(self, frames: Sequence[_Frame], a: int, b: int) -> None:
+        """Find the faces of the video's last frame, b, which is no key: those of key a, if it has few and they are near where they were."""
+        spotted = frames[a].spotted
+        assert spotted is not None
+        if not 0 < len(spotted.squares) < CROWD or frames[b].time_s - frames[a].time_s > self.redetect_s / 2:
+            self._search(frames, [b])
+            return
+        expected = _Expected(squares=spotted.squares, boxes=spotted.found.boxes[:0], sure=spotted.found.prob > SURE)
+        self._look(frames, {b: expected})
+        if _is_lost(frames[b], expected):
+            self._search(frames, [b])
 
     def _divide(self, frames: Sequence[_Frame], stretches: Sequence[Stretch]) -> list[Stretch]:
         """Find the faces of one frame within each stretch, or of several where it is short or shows nobody. Gives what is left of them."""
@@ -156,13 +166,13 @@ class Propagation:
             todo.search += inner
         elif (n_faces >= CROWD and apart_s > self.redetect_s / CROWD_SEARCHES + SAME_S) or between.may_have_run:
             todo.search += inner
-        elif apart_s <= CLOSE_S and len(between.pairs) == n_faces:
+        elif apart_s <= CLOSE_S and len(between.pairs) == n_faces < CROWD:
             all_inner = range(a + 1, b)
             todo.check |= zip(all_inner, between.expected([frames[i].time_s for i in all_inner]), strict=True)
             return
         else:
             if apart_s <= STRAIGHT_S:
-                inner = _evenly(frames, a, b, CLOSE_S) or inner
+                inner = _evenly(frames, a, b, STEP_S) or inner
             todo.look |= zip(inner, between.expected([frames[i].time_s for i in inner]), strict=True)
         todo.left += pairwise([a, *inner, b]) if inner else []
 
@@ -212,11 +222,6 @@ def _spot(frames: Sequence[_Frame], which: Sequence[int], how: Callable[[Sequenc
     for same in sizes.values():
         for i, spotted in zip(same, how(same), strict=True):
             frames[i].spotted = spotted
-
-
-def _settled(frames: Sequence[_Frame], settling: Future[None]) -> Iterator[Seen]:
-    settling.result()
-    return map(_seen, frames)
 
 
 def _seen(frame: _Frame) -> Seen:

@@ -1,9 +1,10 @@
-"""Work shared among threads, of which the caller is one."""
+"""Work on several threads: shared among them, or done by one ahead of need."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -11,7 +12,7 @@ Outcome = TypeVar("Outcome")
 
 
 class Crew:
-    """n_threads: the caller's included. begin: what each of the others does first of all."""
+    """n_threads work together, whoever calls `map` included. begin: what each of the others does first of all."""
 
     def __init__(self, n_threads: int, begin: Callable[[], object] = lambda: None) -> None:
         self._n_others = n_threads - 1
@@ -34,7 +35,28 @@ class Crew:
         try:
             take()
         finally:
-            for help in helping:
-                if not help.cancel():
-                    help.result()
+            for helper in helping:
+                if not helper.cancel():
+                    helper.result()
         return [outcomes[number] for number in range(len(given))]
+
+
+def ahead(work: Callable[[Item], Outcome], items: Iterable[Item]) -> Iterator[Outcome]:
+    """What work makes of each item, in order, by a thread of its own, one after the other, while the next item comes in.
+
+    Whoever stops in the middle waits for the work that has begun.
+    """
+    with ThreadPoolExecutor(1, "ahead") as thread:
+        begun: deque[Future[Outcome]] = deque()
+        try:
+            for item in items:
+                begun.append(thread.submit(work, item))
+                while begun[0].done() or len(begun) > 2:
+                    yield begun.popleft().result()
+                    if not begun:
+                        break
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for left in begun:
+                left.cancel()
