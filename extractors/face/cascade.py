@@ -98,11 +98,10 @@ class Cascade:
 
     def check(self, images: Sequence[UInt8] | UInt8, squares: Sequence[Float32]) -> list[Spotted]:
         """What O-Net alone makes of the squares, (R, 4) for each picture: as many faces, in their order, however improbable."""
-        spotted: list[Spotted] = []
+        if not len(images):
+            return []
         with self._exactly():
-            for part in self._parts(images):
-                spotted += _by_picture(self._at(images[part], *_numbered(squares[part])), len(images[part]), as_given=True)
-        return spotted
+            return _by_picture(self._at(images, *_numbered(squares)), len(images), as_given=True)
 
     def _parts(self, images: Sequence[UInt8] | UInt8) -> list[slice]:
         at_once = max(PIXELS_AT_ONCE[self._kind] // (images[0].shape[0] * images[0].shape[1]), 1) if len(images) else 1

@@ -23,11 +23,11 @@ OVERLAP_IN_LEVEL, OVERLAP = 0.5, 0.7
 CELL_PX, STRIDE_PX = 12, 2
 # An expected face is looked for in the levels whose cells have its size, by these factors (on four clips the cell that became the face
 # had 0.5 to 1.6 times the size of the square that O-Net saw), with the cells' middles up to REACH face sizes from its own.
-CELL_TO_FACE = (0.4, 2.2)
-REACH = 0.45
+CELL_TO_FACE = (0.4, 1.8)
+REACH = 0.4
 PATCH_STEP_PX = 12
 # Scaled pixels that P-Net sees at once. On a processor they fit its caches, and are few enough to be shared among threads.
-PIXELS_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 24}
+PIXELS_AT_ONCE = {"cpu": 1 << 14, "cuda": 1 << 24}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
