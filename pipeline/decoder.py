@@ -183,7 +183,9 @@ def upright(frame: Frame, reformatter: Any) -> Any:
     second costs more than is gained, 0.17 ms instead of 0.12 at 512x512.
     """
     plane = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
-    image = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
+    image = (
+        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
+    )
     matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
     if matrix is not None:
         a, b, _, c, d = np.frombuffer(bytes(matrix), "<i4")[:5] / 65536.0

@@ -17,7 +17,20 @@ from pipeline.graph import find_cycle
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("extractors", "pipeline", "trainer")
-HEAVY = ("torch", "torchvision", "cv2", "dask", "distributed", "transformers", "timm", "opensmile", "skimage", "facenet_pytorch", "pandas")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "cv2",
+    "dask",
+    "distributed",
+    "transformers",
+    "timm",
+    "opensmile",
+    "skimage",
+    "facenet_pytorch",
+    "pandas",
+    "numba",
+)
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
 

@@ -1,8 +1,8 @@
 """Pictures as the networks see them: parts of scaled pictures, and scaled crops, each pixel the mean of an area of the picture.
 
-What is made is told in *cells*, (K, 2, 4) int64: along y, then x, `origin, side, n, number`. Of n equal cells over `side` pixels that begin at
-`origin`, the result shows those from `number` on, and each is the mean of all pixels that it touches. That is torch's `area` interpolation,
-as in facenet-pytorch. All sums are whole numbers and exact, and so the means are the very float32 numbers of torch.
+What is made is told in *cells*, (K, 2, 4) int64: along y, then x, `origin, side, n, number`. Of n equal cells over `side` pixels that
+begin at `origin`, the result shows those from `number` on, and each is the mean of all pixels that it touches. That is torch's `area`
+interpolation, as in facenet-pytorch. All sums are whole numbers and exact, and so the means are the very float32 numbers of torch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ SHARED_PIXELS = 1 << 14
 class Areas(Protocol):
     """N pictures, or parts of them. limits: (N, 4) int64 x1 y1 x2 y2, half-open, of what is there."""
 
-    limits: Tensor
+    @property
+    def limits(self) -> Tensor: ...
 
     def means(self, picture: Tensor, cells: Tensor, height: int, width: int) -> Tensor:
         """(K, 3, height, width) float32 from -1 to 1: of pictures (K,) int64 the cells (K, 2, 4) int64, inside the limits."""
@@ -58,7 +59,7 @@ class PixelAreas:
         import torch
 
         height, width, _ = images[0].shape
-        self._rows = [np.require(image, requirements="CW").reshape(height, -1) for image in images]
+        self._rows = [np.require(image, requirements=["C", "W"]).reshape(height, -1) for image in images]
         self.limits = torch.tensor([[0, 0, width, height]]).expand(len(images), 4)
 
     def means(self, picture: Tensor, cells: Tensor, height: int, width: int) -> Tensor:

@@ -190,7 +190,7 @@ class Cascade:
             picture, edges = picture.new_zeros(1), areas.limits[:1]
         sizes = _turns(len(edges), batch[self._kind])
         filled = torch.arange(sum(sizes), device=edges.device).clamp(max=len(edges) - 1)
-        turns = zip(picture[filled].split(sizes), crop_cells(edges[filled], size_px).split(sizes), strict=True)
+        turns = zip(torch.split(picture[filled], sizes), torch.split(crop_cells(edges[filled], size_px), sizes), strict=True)
         outcomes = self._share(lambda turn: network(areas.means(*turn, size_px, size_px)), turns)
         moves, *points, prob = (torch.cat(parts)[:n] for parts in zip(*outcomes, strict=True))
         return prob[:, 1], moves, *points

@@ -5,7 +5,6 @@ Both fill out, (K, 3, h, w) float32 from -1 to 1, with the means of cells: pictu
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -34,10 +33,12 @@ def _compiled(kernel: Callable[..., None], signature: str) -> Callable[..., None
     """Numba keeps it on disk, beside this file or in the user's cache: compiling takes a second."""
     from numba import njit
 
-    compiled: Any = None
-    with contextlib.suppress(RuntimeError):  # neither place can be written to
+    compiled: Callable[..., None]
+    try:
         compiled = njit(signature, nogil=True, cache=True, error_model="numpy")(kernel)
-    return compiled or njit(signature, nogil=True, error_model="numpy")(kernel)  # type: ignore[no-any-return]
+    except RuntimeError:  # neither place can be written to
+        compiled = njit(signature, nogil=True, error_model="numpy")(kernel)
+    return compiled
 
 
 def _from_sums(table: Any, first: Int64, stride: Int64, picture: Int64, cells: Int64, out: Float32) -> None:

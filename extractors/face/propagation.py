@@ -2,9 +2,9 @@
 
 Some frames are *keys* and are searched whole. The stretch between two keys is divided, and divided again: in the frames that divide it
 faces are looked for where those of its ends lead: all three networks see that place at the scales of a search, and find what a search
-would. Frames between two that are hardly apart are only shown to O-Net, at the place between. So each face is measured in its own frame,
-and nothing drifts: its neighbours only say where to look. A face that comes or goes between two keys is followed from the key that has it
-to the first or last frame that shows it.
+would. Frames between two that are hardly apart are only shown to O-Net, at the place between, unless there is a crowd. So each face is
+measured in its own frame, and nothing drifts: its neighbours only say where to look. A face that comes or goes between two keys is
+followed from the key that has it to the first or last frame that shows it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ MAX_MOVE = 1.5
 MAX_SIZE_RATIO = 1.6
 # Over so short a time a face is near enough to the straight line between its places; longer stretches are halved first.
 STRAIGHT_S = 1.1
-# Between frames so close in time a face hardly moves, and O-Net alone is asked. Its box is then averaged with the one
-# between its neighbours': a box of MTCNN differs from its mean by some pixels, at random, and the average by less.
-CLOSE_S = 0.21
+# A stretch is divided into parts so long. Between frames so close in time a face hardly moves, and O-Net alone is asked. Its box is then
+# averaged with the one between its neighbours': a box of MTCNN differs from its mean by some pixels, at random, and the average by less.
 STEP_S = 0.16
+CLOSE_S = 0.21
 # A face that both ends are this sure of, and that is not found near where it should be, is searched for in the whole picture.
 SURE = 0.9
 FOUND_OVERLAP = 0.2
-# Where this many are seen, faces come and go all the time, and whole pictures are searched so many times as often.
+# Where this many are seen, faces come and go and hide each other all the time: whole pictures are searched so many times as often, and
+# O-Net alone is never asked.
 CROWD, CROWD_SEARCHES = 3, 4
 # Frames wait in memory for the key that ends their stretch: so many bytes of them are worked on together (but the video's first
 # stretch by itself, while the rest is decoded), and no stretch is longer than the second.

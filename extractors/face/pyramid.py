@@ -56,7 +56,9 @@ class Patches:
             yield self[np.arange(start, min(start + step, len(self)))]
 
     def __getitem__(self, which: Int64) -> Patches:
-        return replace(self, picture=self.picture[which], level=self.level[which], corner=self.corner[which], scaled_px=self.scaled_px[which])
+        return replace(
+            self, picture=self.picture[which], level=self.level[which], corner=self.corner[which], scaled_px=self.scaled_px[which]
+        )
 
     def cells(self, device: Any, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Of pictures of height x width what `Areas.means` takes: (K,) picture and (K, 2, 4) cells."""
