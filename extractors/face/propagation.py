@@ -17,7 +17,7 @@ import numpy as np
 
 from extractors.contract import Bool, Float32, Frames, Int64, UInt8
 from extractors.face.candidates import overlaps
-from extractors.face.cascade import O_THRESHOLD, Spotted, Spotter
+from extractors.face.cascade import Spotted, Spotter
 from extractors.face.cuts import Cuts
 from extractors.face.detector import Found, Seen, nothing
 from extractors.face.threads import ahead
@@ -35,6 +35,8 @@ CLOSE_S = 0.21
 # A face that both ends are this sure of, and that is not found near where it should be, is searched for in the whole picture.
 SURE = 0.9
 FOUND_OVERLAP = 0.2
+# Where O-Net alone is less certain than this of a face, all three networks look: what they say of it is what a search would say.
+CERTAIN = 0.97
 # Where this many are seen, faces come and go and hide each other all the time: whole pictures are searched so many times as often, and
 # O-Net alone is never asked.
 CROWD, CROWD_SEARCHES = 3, 4
@@ -188,7 +190,7 @@ class Propagation:
         for i, wanted in expected.items():
             spotted = frames[i].spotted
             assert spotted is not None
-            if (spotted.found.prob > O_THRESHOLD).all():
+            if (spotted.found.prob > CERTAIN).all():
                 frames[i].spotted = _averaged(spotted, wanted.boxes)
             else:
                 doubtful[i] = wanted

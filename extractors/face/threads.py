@@ -44,17 +44,15 @@ class Crew:
 def ahead(work: Callable[[Item], Outcome], items: Iterable[Item]) -> Iterator[Outcome]:
     """What work makes of each item, in order, by a thread of its own, one after the other, while the next item comes in.
 
-    Whoever stops in the middle waits for the work that has begun.
+    Two items are held at most. Whoever stops in the middle waits for the work that has begun.
     """
     with ThreadPoolExecutor(1, "ahead") as thread:
         begun: deque[Future[Outcome]] = deque()
         try:
             for item in items:
                 begun.append(thread.submit(work, item))
-                while begun[0].done() or len(begun) > 2:
+                if len(begun) > 1 or begun[0].done():
                     yield begun.popleft().result()
-                    if not begun:
-                        break
             while begun:
                 yield begun.popleft().result()
         finally:
