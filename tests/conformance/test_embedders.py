@@ -37,13 +37,16 @@ def test_embeddings_have_their_form_and_range(embedder: str, rows: dict[str, Any
 
 
 def test_embeddings_depend_on_their_picture_only(embedder: str, kept: Build, build: Build, pictures: UInt8) -> None:
-    """The same call gives the same bits. Another batch size may take other kernels: rounding only, 1e-5 of the deviation."""
+    """The same call gives the same bits. Another batch size may take other kernels: rounding only, 2e-5 of the deviation.
+
+    The largest seen, of iresnet50's fifty layers: under 1e-5 on an Intel Xeon, 1.05e-5 on an AMD EPYC.
+    """
     extractor = kept(embedder)
     values = extractor.embed(pictures)
     np.testing.assert_array_equal(extractor.embed(pictures), values)
     np.testing.assert_array_equal(build(embedder).embed(pictures), values)
     for others in (extractor.embed(pictures[::-1])[::-1], np.concatenate([extractor.embed(one[None]) for one in pictures])):
-        np.testing.assert_allclose(others, values, rtol=0, atol=1e-5 * values.std())
+        np.testing.assert_allclose(others, values, rtol=0, atol=2e-5 * values.std())
 
 
 def test_every_listed_precision_points_the_same_way(embedder: str, build: Build, kept: Build, pictures: UInt8) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from extractors.contract import Float32, Float64, Frames, Runtime, UInt8
-from extractors.face.cascade import Cascade, EveryFrame
+from extractors.face.cascade import Cascade, EveryFrame, Spotted
 from extractors.face.mtcnn import Mtcnn, MtcnnParams
 from extractors.face.propagation import Propagation
 
@@ -101,3 +101,35 @@ def test_ids_do_not_leak_across_a_cut(media: Path) -> None:
     for one in truth:
         (row,) = np.flatnonzero(faces.frame == one.frame + 30)
         assert overlap(faces.boxes[row][None], one.found.boxes)[0, 0] > 0.8, "nothing is between the two pictures' places"
+
+
+class Noting:
+    """A cascade that notes how many pictures it searched."""
+
+    def __init__(self) -> None:
+        self.n_searched = 0
+
+    def search(self, images: Sequence[UInt8]) -> list[Spotted]:
+        self.n_searched += len(images)
+        return cascade().search(images)
+
+    def look(self, images: Sequence[UInt8], expected: Sequence[Float32]) -> list[Spotted]:
+        return cascade().look(images, expected)
+
+    def check(self, images: Sequence[UInt8], squares: Sequence[Float32]) -> list[Spotted]:
+        return cascade().check(images, squares)
+
+
+def test_the_last_frames_of_a_video(media: Path) -> None:
+    """Who stays is followed from the last key; where that is long ago, nobody is there or a crowd is, the last frame is searched."""
+    one, times_s = decoded(media / "single_face.mp4", 72)
+    crowd = decoded(media / "crowd_1080p.mp4", 4)[0]
+    black = [np.zeros_like(one[0])] * 3
+    for images, n_searched in ((one[:38], 2), (one[:58], 3), (one[:8] + black, 4), (crowd, 2), (one[:2], 1), (one[:1], 1)):
+        noting = Noting()
+        followed = Propagation(noting, redetect_s=1.0, search_s=0.2).find(some_frames(images, times_s[: len(images)], 8))
+        *_, seen = followed
+        assert noting.n_searched == n_searched, len(images)
+        expected = cascade().search(images[-1:])[0].found
+        assert len(seen.found.prob) == len(expected.prob)
+        assert overlap(seen.found.boxes, expected.boxes).max(axis=1, initial=0).min(initial=1) > 0.95
