@@ -21,7 +21,7 @@ THREADS = 2
 # detector that works on many pictures at once gives all of them at once.
 TOGETHER = 8
 WAITING = 512
-WAITING_BYTES = 64 << 20
+WAITING_BYTES = 32 << 20
 
 Picture = tuple[UInt8, Float32, Float32]  # (H, W, 3), and of its K faces the boxes (K, 4) and landmarks (K, 5, 2)
 

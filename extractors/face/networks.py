@@ -7,6 +7,7 @@ and equals them within 2e-6 (docs/decisions/010-our-own-cascade.md).
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 # (K, 3, h, w) float32 from -1 to 1 -> how boxes move, landmarks (O-Net only) and (K, 2, ...) probabilities, float32. Threads may share it.
 Network = Callable[["Tensor"], "tuple[Tensor, ...]"]
 
-COPIES = 24  # of each network
+# Of each network: copies, and numbers in the inputs that they saw last. What a copy takes grows with its largest input.
+COPIES = 24
+INPUT_VALUES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,7 @@ def _compiled(network: Any, side_px: int | None) -> Network:
     }
     core = openvino.Core()
     exported = core.compile_model(_graph(network, side_px or -1), "CPU", settings).export_model()
-    requests = _Requests(lambda: core.import_model(exported, "CPU", settings).create_infer_request(), COPIES)
+    requests = _Requests(lambda: core.import_model(exported, "CPU", settings).create_infer_request())
 
     def run(pixels: Tensor) -> tuple[Tensor, ...]:
         with requests.lent(tuple(pixels.shape)) as request:
@@ -75,8 +78,8 @@ class _Requests:
     To see another shape takes a copy longer than a small network does. make: another copy, 5 ms.
     """
 
-    def __init__(self, make: Callable[[], Any], most: int) -> None:
-        self._make, self._most, self._lock = make, most, threading.Lock()
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make, self._lock = make, threading.Lock()
         self._idle: list[tuple[tuple[int, ...], Any]] = []  # the shape and the copy; whose last use is the longest ago is the first
 
     @contextlib.contextmanager
@@ -91,7 +94,8 @@ class _Requests:
     def _taken(self, shape: tuple[int, ...]) -> Any:
         with self._lock:
             known = [number for number, (last, _) in enumerate(self._idle) if last == shape]
-            if not known and len(self._idle) < self._most:
+            values = sum(math.prod(last) for last, _ in self._idle) + math.prod(shape)
+            if not self._idle or (not known and len(self._idle) < COPIES and values <= INPUT_VALUES):
                 return None
             return self._idle.pop(known[-1] if known else 0)[1]
 

@@ -43,7 +43,7 @@ CROWD, CROWD_SEARCHES = 3, 4
 # Frames wait in memory for the key that ends their stretch: so many bytes of them are worked on together (but the video's first
 # stretch by itself, while the rest is decoded), and no stretch is longer than the second.
 TOGETHER_BYTES = 32 << 20
-MAX_STRETCH_BYTES = 80 << 20
+MAX_STRETCH_BYTES = 48 << 20
 SAME_S = 1e-6
 
 Stretch = tuple[int, int]
