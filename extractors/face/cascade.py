@@ -75,7 +75,7 @@ class Cascade:
         self.device, self._kind = device, torch.device(device).type
         networks = load_networks(device, precision)
         n_threads = min(torch.get_num_threads(), MAX_THREADS) if self._kind == "cpu" else 1
-        self._share = Crew(n_threads, lambda: torch.inference_mode().__enter__()).map
+        self._share = Crew(n_threads).map
         self._pyramid = Pyramid(network=networks.pnet, min_face_px=min_face_px, share=self._share)
         self._rnet, self._onet = networks.rnet, networks.onet
         self._summed = Summer(device, self._share)

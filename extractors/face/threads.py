@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -12,11 +12,11 @@ Outcome = TypeVar("Outcome")
 
 
 class Crew:
-    """n_threads work together, whoever calls `map` included. begin: what each of the others does first of all."""
+    """n_threads work together, whoever calls `map` included."""
 
-    def __init__(self, n_threads: int, begin: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, n_threads: int) -> None:
         self._n_others = n_threads - 1
-        self._others = ThreadPoolExecutor(max(self._n_others, 1), "faces", begin)
+        self._others = ThreadPoolExecutor(max(self._n_others, 1), "faces")
 
     def map(self, work: Callable[[Item], Outcome], items: Iterable[Item]) -> list[Outcome]:
         """What work makes of each item, in order. Raises what work raises.
@@ -41,7 +41,7 @@ class Crew:
         return [outcomes[number] for number in range(len(given))]
 
 
-def ahead(work: Callable[[Item], Outcome], items: Iterable[Item]) -> Iterator[Outcome]:
+def ahead(work: Callable[[Item], Outcome], items: Iterable[Item]) -> Generator[Outcome, None, None]:
     """What work makes of each item, in order, by a thread of its own, one after the other, while the next item comes in.
 
     Two items are held at most. Whoever stops in the middle waits for the work that has begun.

@@ -92,7 +92,7 @@ def test_ahead_stops_with_who_asks() -> None:
 
     outcomes = ahead(work, iter(range(100)))
     assert next(outcomes) == 0
-    outcomes.close()  # type: ignore[attr-defined]
+    outcomes.close()
     n_worked = len(worked)
     assert n_worked <= 3
     time.sleep(0.05)
