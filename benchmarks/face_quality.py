@@ -81,7 +81,7 @@ def long_tracks(found: Detections, frame: Int64, shown_s: Float64, min_track_s: 
 
 def _only(found: Detections, which: Bool) -> Detections:
     parts = {name: getattr(found, name)[which] for name in ("frame", "track", "boxes", "landmarks", "prob")}
-    return Detections(**parts)
+    return Detections(**parts, shots=found.shots)
 
 
 def _match(a: Detections, b: Detections) -> _Match:

@@ -6,7 +6,7 @@ Every interval is half-open. Every array that a record holds is checked once, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -138,7 +138,8 @@ class Detections:
     """Every face followed through a video, M of them in all, ordered by frame.
 
     frame: (M,) int64 source frame; track: (M,) int64 id; boxes: (M, 4) float32 x1 y1 x2 y2 in source pixels;
-    landmarks: (M, 5, 2) float32; prob: (M,) float32.
+    landmarks: (M, 5, 2) float32; prob: (M,) float32. shots: (S, 3) int64, of each shot the source frame with which it begins, and the
+    width and height of its pictures.
     """
 
     frame: Int64
@@ -146,17 +147,19 @@ class Detections:
     boxes: Float32
     landmarks: Float32
     prob: Float32
+    shots: Int64
 
     def __post_init__(self) -> None:
         m = len(self.frame)
-        shapes = (self.track.shape, self.boxes.shape, self.landmarks.shape, self.prob.shape)
-        _require(shapes == ((m,), (m, 4), (m, 5, 2), (m,)), "Detections", f"{m} faces in every array", shapes)
+        shapes = (self.track.shape, self.boxes.shape, self.landmarks.shape, self.prob.shape, self.shots.shape[1:])
+        _require(shapes == ((m,), (m, 4), (m, 5, 2), (m,), (3,)), "Detections", f"{m} faces in every array, and (S, 3) shots", shapes)
 
     @classmethod
     def none(cls) -> Detections:
         """Of a video in which nobody is found, or nobody was looked for."""
         number, boxes, landmarks = np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32)
-        return cls(frame=number, track=number, boxes=boxes, landmarks=landmarks, prob=boxes[:, 0])
+        shots = np.zeros((0, 3), np.int64)
+        return cls(frame=number, track=number, boxes=boxes, landmarks=landmarks, prob=boxes[:, 0], shots=shots)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +242,19 @@ class WaveformExtractor(Extractor, Protocol):
 class FaceExtractor(Extractor, Protocol):
     def follow(self, batches: Iterable[Frames], persons: Sequence[Person]) -> Mapping[Person, Faces]:
         """Detect, track and crop. One pass over the frames; memory does not grow with their number but for the small records."""
+        ...
+
+
+class FaceChooser(FaceExtractor, Protocol):
+    """One that can choose again without finding again. choices: the parameters on which its `Faces.found` does not depend."""
+
+    choices: ClassVar[tuple[str, ...]]
+
+    def choose(
+        self, found: Detections, frame: Int64, times_s: Float64, pictures: Callable[[Int64], Iterable[Frames]], persons: Sequence[Person]
+    ) -> Mapping[Person, Faces]:
+        """The very faces that `follow` gives for a video in which it found these before. frame: (F,) int64, times_s: (F,) the source
+        frames that are shown; pictures: decodes some of them."""
         ...
 
 

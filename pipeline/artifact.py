@@ -34,7 +34,7 @@ PACKAGES = ("affectpipe", "numpy", "h5py", "torch", "torchvision", "facenet-pyto
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What an artifact says of itself, beside its data."""
+    """What an artifact says of itself, beside its data. finding: see `keys.finding`, empty where it has none."""
 
     key: str
     stage: str
@@ -46,6 +46,7 @@ class Provenance:
     device: str = "cpu"
     warnings: Sequence[str] = ()
     media: Mapping[str, Any] = field(default_factory=dict)
+    finding: str = ""
 
 
 @cache
@@ -91,6 +92,9 @@ GEOMETRY = (
 )
 
 
+FOUND = ("frame", "track", "boxes", "landmarks", "prob", "shots")
+
+
 def write_faces(path: Path, about: Provenance, *, faces: Faces, rows: Rows) -> None:
     """Rows of the timeline; values (T, 15) are the geometry, flat; `jpeg` or `raw` holds the crops of all rows end to end."""
     at = np.searchsorted(faces.frame, rows.frame)
@@ -104,7 +108,7 @@ def write_faces(path: Path, about: Provenance, *, faces: Faces, rows: Rows) -> N
         file["frame"] = rows.frame
         file[f"{faces.coding}_offsets"] = offsets
         _write_crops(file.create_dataset(faces.coding, (int(offsets[-1]),), np.uint8), faces.crops, at)
-        for name in ("frame", "track", "boxes", "landmarks", "prob"):
+        for name in FOUND:
             file[f"found/{name}"] = getattr(faces.found, name)
         file.attrs["size_px"] = faces.size_px
 
@@ -152,7 +156,7 @@ def _data_digest(file: h5py.File) -> str:
 
 def _attributes(about: Provenance) -> dict[str, Any]:
     stage = about.identity["stage"]
-    return {
+    return ({"finding": about.finding} if about.finding else {}) | {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "key": about.key,
@@ -266,4 +270,4 @@ def read_crops(file: h5py.File, rows: CropRows, which: Int64) -> Iterator[UInt8]
 def read_found(path: Path) -> Detections:
     """Every face of every person that was followed, from a faces artifact."""
     with guarded_file(path) as file:
-        return Detections(**{name: file[f"found/{name}"][:] for name in ("frame", "track", "boxes", "landmarks", "prob")})
+        return Detections(**{name: file[f"found/{name}"][:] for name in FOUND})

@@ -26,15 +26,18 @@ class State(StrEnum):
 
 
 class Seal(TypedDict):
-    """What is remembered of a whole artifact: its data's digest, warnings, what it was made of, for whom, and what that cost."""
+    """What is remembered of a whole artifact: its data's digest, warnings, what it was made of, for whom, and what that cost.
+
+    finding: of faces that can be chosen from again, see `keys.finding`; else empty.
+    """
 
     data: str
-
     warnings: list[str]
     source: str
     person: str | None
     trial: str
     seconds: float
+    finding: str
 
 
 class Cache:
@@ -90,6 +93,7 @@ class Cache:
             person=about["identity"]["person"],
             trial=about["trial"],
             seconds=about["seconds"],
+            finding=about.get("finding", ""),
         )
         self.seals(stage).put(key, stat, found, settled=True)
         return found

@@ -62,7 +62,8 @@ def _job(plan: Plan, cache: Cache, tasks: Sequence[Task], device: str) -> Job:
 def _item(cache: Cache, task: Task) -> Item:
     inputs = tuple(cache.path(name, key) for name, key in zip(task.stage.inputs, task.inputs, strict=True))
     target = cache.path(task.stage.name, task.key)
-    return Item(key=task.key, trial=task.trial.name, person=task.person, inputs=inputs, target=target)
+    found_in = cache.path(*task.found_in) if task.found_in else None
+    return Item(key=task.key, trial=task.trial.name, person=task.person, inputs=inputs, target=target, found_in=found_in)
 
 
 def run_inline(plan: Plan, cache: Cache, listener: Listener, *, device: str = "cpu") -> Ran:

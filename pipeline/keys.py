@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 SCHEMA = 1
@@ -73,6 +73,16 @@ def identity(stage: Mapping[str, Any], *, source: str, person: str | None, pictu
 def key_of(identity_: Mapping[str, Any]) -> str:
     """64 hexadecimal digits."""
     return hashlib.sha256(canonical(identity_).encode()).hexdigest()
+
+
+def finding_part(stage: Mapping[str, Any], choices: Collection[str]) -> dict[str, Any]:
+    """The stage part of a faces stage without the parameters that only choose among the faces that were found."""
+    return {**stage, "params": {name: value for name, value in stage["params"].items() if name not in choices}}
+
+
+def finding(identity_: Mapping[str, Any], choices: Collection[str]) -> str:
+    """Equal where two faces artifacts, of whatever person, have the same `found`: the key that the identity has without all choices."""
+    return key_of({**identity_, "stage": finding_part(identity_["stage"], choices), "person": None})
 
 
 class KeyMaker:

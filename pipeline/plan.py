@@ -15,7 +15,7 @@ from pipeline.cache import Cache, State
 from pipeline.config import Config
 from pipeline.errors import Problem, RequestError
 from pipeline.graph import Stage, with_dependents, with_needed
-from pipeline.keys import KeyMaker, identity, params_part, stage_part
+from pipeline.keys import KeyMaker, finding, identity, params_part, stage_part
 from pipeline.pictures import Pictures, check_root
 from pipeline.sources import digest_of
 from pipeline.trials import Trial
@@ -34,7 +34,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One artifact to compute, for the first trial that needs it."""
+    """One artifact to compute, for the first trial that needs it. found_in: stage and key of faces among which it only has to choose."""
 
     stage: Stage
     key: str
@@ -42,6 +42,7 @@ class Task:
     trial: Trial
     inputs: tuple[str, ...]
     reason: Reason
+    found_in: tuple[str, str] | None = None
 
     @property
     def person(self) -> Person:
@@ -140,7 +141,7 @@ def make_plan(
     # whatever is computed, the store needs its row axis
     wanted = with_needed(config.stages, (*only, config.timeline.name)) if only else {stage.name for stage in config.stages}
     wanted |= with_dependents(config.stages, force)  # what was computed from a forced stage is not of its new output
-    work = _Work(cache=cache, trials=trials, force=frozenset(force), retry_failed=retry_failed)
+    work = _Work(cache=cache, trials=trials, force=frozenset(force), retry_failed=retry_failed, findings=_Findings(cache, config.stages))
     for stage in config.stages:
         part = stage_part(
             extractor=stage.extractor.name if ":" not in stage.use else stage.use,
@@ -164,11 +165,45 @@ def make_plan(
     )
 
 
+class _Findings:
+    """Which faces artifacts tell what was found in a video, so that another choice among it needs no detection."""
+
+    def __init__(self, cache: Cache, stages: Sequence[Stage]) -> None:
+        self.cache = cache
+        self._stages = [stage.name for stage in stages if getattr(stage.extractor, "choices", ())]
+        self._known: dict[str, list[tuple[str, str]]] | None = None  # by finding, stage and key of what the cache has
+        self._running: dict[str, tuple[str, str]] = {}  # and of what this plan computes: its first, of stages that are done with
+        self._of_stage: dict[str, tuple[str, str]] = {}
+
+    def told(self, task: Task, part: Mapping[str, Any], *, again: bool) -> Task:
+        """The task, told where its faces were or will be found. again: the cache is not to be believed."""
+        if task.stage.name not in self._stages:
+            return task
+        whole = identity(part, source=task.trial.source.digest, person=None, pictures=None, inputs=task.inputs)
+        wanted = finding(whole, task.stage.extractor.choices)
+        self._of_stage.setdefault(wanted, (task.stage.name, task.key))
+        return replace(task, found_in=self._running.get(wanted) or (None if again else self._cached(wanted)))
+
+    def stage_ends(self) -> None:
+        """Tasks of one stage and source run together, so that none waits for another; those of a later stage can make use of them."""
+        self._running = self._of_stage | self._running
+        self._of_stage = {}
+
+    def _cached(self, wanted: str) -> tuple[str, str] | None:
+        if self._known is None:
+            self._known = {}
+            for stage in self._stages:
+                for key, seal in self.cache.seals(stage).values():
+                    if seal.get("finding"):
+                        self._known.setdefault(seal["finding"], []).append((stage, key))
+        return next((one for one in self._known.get(wanted, []) if self.cache.state(*one) is State.DONE), None)
+
+
 class _Work:
     """The plan in the making, stage by stage, inputs first."""
 
-    def __init__(self, *, cache: Cache, trials: Sequence[Trial], force: frozenset[str], retry_failed: bool) -> None:
-        self.cache, self.trials, self.force, self.retry_failed = cache, trials, force, retry_failed
+    def __init__(self, *, cache: Cache, trials: Sequence[Trial], force: frozenset[str], retry_failed: bool, findings: _Findings) -> None:
+        self.cache, self.trials, self.force, self.retry_failed, self.findings = cache, trials, force, retry_failed, findings
         self.parts: dict[str, Mapping[str, Any]] = {}
         self.keys: dict[str, list[str]] = {}
         self.pictures: dict[str, list[str | None]] = {}
@@ -206,7 +241,9 @@ class _Work:
             known = (trial.source.digest, person_part(stage, trial)) in seen_before
             reason = self._reason(name, state, known=known, inputs=inputs)
             self.running[name].add(key)
-            self.tasks.append(Task(stage=stage, key=key, index=index, trial=trial, inputs=tuple(key for _, key in inputs), reason=reason))
+            task = Task(stage=stage, key=key, index=index, trial=trial, inputs=tuple(key for _, key in inputs), reason=reason)
+            self.tasks.append(self.findings.told(task, part, again=again))
+        self.findings.stage_ends()
 
     def _pictures(self, stage: Stage) -> list[str | None]:
         assert stage.root is not None

@@ -12,9 +12,9 @@ HEAD = struct.Struct("<cqqqq")
 # To the decoder. tag (q: a request, r: a slot is given back), bytes that follow or the slot. After q: a line of JSON, then the task's own.
 ORDER = struct.Struct("<cq")
 
-# Small batches, so that whoever finds faces in a short clip need not wait for most of it; in all slots 200 MB. A slot holds two frames
+# Small batches, so that whoever finds faces in a short clip need not wait for most of it; in all slots 150 MB. A slot holds two frames
 # of 1080p; a larger picture than one slot goes by itself.
-SLOTS = 16
+SLOTS = 12
 BATCH_BYTES = 25 << 19
 BATCH_FRAMES = 8
 

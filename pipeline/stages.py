@@ -23,13 +23,17 @@ CROPS_AT_ONCE = 512  # decoded at a time: 20 MB of 112 px crops
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One artifact of a job: for which trial and person, from which input artifacts (in the order the stage reads them), to where."""
+    """One artifact of a job: for which trial and person, from which input artifacts (in the order the stage reads them), to where.
+
+    found_in: a faces artifact in which the same faces were found already, if it is there when the job runs.
+    """
 
     key: str
     trial: str
     person: Person
     inputs: tuple[Path, ...]
     target: Path
+    found_in: Path | None = None
 
 
 # Writes one item's artifact: what it is and its warnings are handed over, the rest of the provenance is the worker's.
@@ -87,10 +91,11 @@ def _waveform(extractor: Any, source: Path, items: Sequence[Item], publish: Publ
 
 def _faces(extractor: Any, source: Path, root: Path | None, items: Sequence[Item], publish: Publish) -> None:
     """All persons of one source in one pass over its frames, where their timelines are the same."""
-    by_timeline: dict[Path, list[Item]] = {}
+    groups: dict[tuple[Path, Path | None], list[Item]] = {}
     for item in items:
-        by_timeline.setdefault(item.inputs[0], []).append(item)
-    for timeline, group in by_timeline.items():
+        found_in = item.found_in if item.found_in and item.found_in.exists() else None
+        groups.setdefault((item.inputs[0], found_in), []).append(item)
+    for (timeline, found_in), group in groups.items():
         rows = artifact.read_rows(timeline)
         shown = np.unique(rows.frame)
         if root is not None:
@@ -98,11 +103,15 @@ def _faces(extractor: Any, source: Path, root: Path | None, items: Sequence[Item
                 pictures = Pictures(root / item.trial)
                 _write_faces(item, extractor.read(pictures, shown), rows, publish, _picture_warnings(pictures))
             continue
-        n_source = len(artifact.read_source_times(timeline))
-        batches = video.frames(source, shown, n_source)
-        found = extractor.follow(batches, tuple(dict.fromkeys(item.person for item in group)))
+        source_times_s = artifact.read_source_times(timeline)
+        decoded = partial(video.frames, source, n_source=len(source_times_s))
+        persons = tuple(dict.fromkeys(item.person for item in group))
+        if found_in is None:
+            faces = extractor.follow(decoded(shown), persons)
+        else:
+            faces = extractor.choose(artifact.read_found(found_in), shown, source_times_s[shown], decoded, persons)
         for item in group:
-            _write_faces(item, found[item.person], rows, publish)
+            _write_faces(item, faces[item.person], rows, publish)
 
 
 def _write_faces(item: Item, faces: Faces, rows: Rows, publish: Publish, warnings: Sequence[str] = ()) -> None:

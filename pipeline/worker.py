@@ -20,6 +20,7 @@ from pipeline.artifact import Provenance
 from pipeline.code_digest import code_digest
 from pipeline.errors import PassingError, Problem, RequestError, TrialError
 from pipeline.hdf5 import CorruptFileError
+from pipeline.keys import finding
 from pipeline.sources import state_of
 from pipeline.stages import Item, Recipe
 
@@ -167,6 +168,8 @@ def _defect(job: Job, error: Exception) -> Problem:
 
 
 def _publisher(job: Job, done: set[str], started: float) -> stages.Publish:
+    choices = getattr(load(job.use), "choices", ())
+
     def publish(item: Item, write: Callable[[Path, Provenance], None], warnings: Sequence[str], media: dict[str, Any]) -> None:
         about = Provenance(
             key=item.key,
@@ -179,6 +182,7 @@ def _publisher(job: Job, done: set[str], started: float) -> stages.Publish:
             device=_device(job),
             warnings=warnings,
             media=media,
+            finding=finding(job.identities[item.key], choices) if choices else "",
         )
         if job.source_state is not None and state_of(job.source) != job.source_state:
             why = "its key would be that of the old bytes"

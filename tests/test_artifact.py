@@ -177,6 +177,7 @@ def made_faces() -> Faces:
         boxes=np.ones((m, 4), np.float32),
         landmarks=np.ones((m, 5, 2), np.float32),
         prob=np.ones(m, np.float32),
+        shots=np.array([[0, 640, 480], [2, 320, 240]]),
     )
     crops = [b"\xff\xd8zero", b"", b"\xff\xd8two!", b"\xff\xd8five?!"]
     return Faces(

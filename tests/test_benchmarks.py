@@ -116,6 +116,7 @@ def detections(*faces: tuple[int, int, float, float]) -> Detections:
         boxes=boxes.astype(np.float32),
         landmarks=points.astype(np.float32),
         prob=prob.astype(np.float32),
+        shots=np.array([[0, 640, 480]]),
     )
 
 

@@ -42,9 +42,8 @@ def faces_of(*tracks: tuple[int, list[int], float, float]) -> Detections:
     listed = sorted((frame, track, side, prob) for track, frames, side, prob in tracks for frame in frames)
     frame, track, side, prob = (np.array(column) for column in zip(*listed, strict=True))
     boxes = np.stack([frame, frame, frame + side, frame + side + 4], axis=1).astype(np.float32)
-    return Detections(
-        frame=frame, track=track, boxes=boxes, landmarks=np.zeros((len(frame), 5, 2), np.float32), prob=prob.astype(np.float32)
-    )
+    landmarks, shots = np.zeros((len(frame), 5, 2), np.float32), np.array([[0, 640, 480]])
+    return Detections(frame=frame, track=track, boxes=boxes, landmarks=landmarks, prob=prob.astype(np.float32), shots=shots)
 
 
 def test_tracks_are_listed_the_longest_first(tmp_path: Path) -> None:

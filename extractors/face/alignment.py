@@ -43,7 +43,7 @@ def similarity(landmarks: FloatArray, size_px: int) -> tuple[Float64, Bool]:
     usable = np.isfinite(spread) & (spread > 5 * MIN_SPREAD_PX**2)
     factor = np.full_like(turn, np.nan)
     np.divide(turn, spread[:, None], out=factor, where=usable[:, None])
-    usable &= np.hypot(*factor.T) * np.sqrt(spread) > MIN_SPREAD_PX
+    usable &= np.hypot(*factor.T) * np.sqrt(spread) * (TEMPLATE_PX / size_px) > MIN_SPREAD_PX
     factor[~usable] = np.nan
     return _matrices(factor[:, 0], factor[:, 1], mean, target_mean), usable
 

@@ -37,12 +37,11 @@ class CropForm:
     jpeg_quality: int = 95
 
     def matrices(self, boxes: Float32, landmarks: Float32) -> tuple[Float64, Bool]:
-        """boxes: (K, 4); landmarks: (K, 5, 2) -> (K, 2, 3) from picture to crop, and (K,) bool: which faces can be cut out."""
-        if self.template == "box":
-            matrices, usable = alignment.square(boxes, self.size_px, self.margin)
-        else:
-            matrices, usable = alignment.similarity(landmarks, self.size_px)
-        return matrices, usable & np.isfinite(boxes).all(axis=1) & np.isfinite(landmarks).all(axis=(1, 2))
+        """boxes: (K, 4); landmarks: (K, 5, 2) -> (K, 2, 3) from picture to crop, and (K,) bool: which faces can be cut out, in either
+        way, so that who is a face does not depend on the template."""
+        squared, has_box = alignment.square(boxes, self.size_px, self.margin)
+        aligned, has_landmarks = alignment.similarity(landmarks, self.size_px)
+        return squared if self.template == "box" else aligned, has_box & has_landmarks
 
     def cut(self, pictures: Sequence[Picture]) -> list[bytes]:
         """One crop per face, picture by picture: a JPEG file, or the RGB bytes row by row; b"" where a face cannot be cut out."""

@@ -28,7 +28,7 @@ class Folder:
     """Organiser-provided crops (NAME/00001.jpg shows source frame 0). Reads no video."""
 
     name: ClassVar[str] = "folder"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = FolderParams
     yields: ClassVar[Kind] = Kind.FACES
     decoder: ClassVar[str | None] = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extractors.contract import Detections, Faces, Float32, Int64
+from extractors.contract import Detections, Faces, Float32, Float64, Int64
 from extractors.face.crops import CropForm
 from extractors.face.detector import Found, Seen
 from extractors.face.spool import Spool, SpooledCrops
@@ -16,7 +16,8 @@ from extractors.face.tracking import Sightings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logged:
-    """A whole video. frame: (F,) int64 source frame of each row; seen: M faces; landmarks: (M, 5, 2) float32; crop: (M,) int64 number."""
+    """A whole video. frame: (F,) int64 source frame of each row; seen: M faces; landmarks: (M, 5, 2) float32; crop: (M,) int64 number,
+    -1 where there is none."""
 
     frame: Int64
     seen: Sightings
@@ -26,7 +27,23 @@ class Logged:
     def detections(self, track: Int64) -> Detections:
         """track: (M,) int64 the id of each face."""
         seen = self.seen
-        return Detections(frame=self.frame[seen.row], track=track, boxes=seen.boxes, landmarks=self.landmarks, prob=seen.prob)
+        _, first = np.unique(seen.shot, return_index=True)
+        shots = np.column_stack([self.frame[first], seen.picture_px[first]])
+        return Detections(frame=self.frame[seen.row], track=track, boxes=seen.boxes, landmarks=self.landmarks, prob=seen.prob, shots=shots)
+
+    @classmethod
+    def of(cls, found: Detections, frame: Int64, times_s: Float64) -> Logged:
+        """That of which `found` was made, without crops. frame, times_s: (F,) the frames that were looked at."""
+        shot = np.searchsorted(found.shots[:, 0], frame, side="right") - 1
+        seen = Sightings(
+            row=np.searchsorted(frame, found.frame).astype(np.int64),
+            boxes=found.boxes,
+            prob=found.prob,
+            times_s=times_s,
+            picture_px=found.shots[shot, 1:],
+            shot=shot.astype(np.int64),
+        )
+        return cls(frame=frame, seen=seen, landmarks=found.landmarks, crop=np.full(len(found.frame), -1, np.int64))
 
 
 class FaceLog:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from extractors.contract import Coding, Faces, Frames, Kind, Person, Runtime
+import numpy as np
+
+from extractors.contract import Coding, Detections, Faces, Float64, Frames, Int64, Kind, Person, Runtime
 from extractors.face import jpeg
 from extractors.face.cascade import Cascade, EveryFrame
 from extractors.face.crops import CropForm, Cutter
 from extractors.face.detector import MIN_FACE_PX, Finder, Found
-from extractors.face.log import FaceLog, pick
+from extractors.face.log import FaceLog, Logged, pick
 from extractors.face.persons import choose, find_people, follow_track
 from extractors.face.propagation import Propagation
-from extractors.face.tracking import associate
+from extractors.face.tracking import Sightings, associate
 
 MAX_MARGIN = 2.0
 
@@ -105,7 +107,7 @@ class Mtcnn:
     """One pass over the frames: every face is cropped where it is seen, and who it belongs to is decided at the end."""
 
     name: ClassVar[str] = "mtcnn"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     Params: ClassVar[type] = MtcnnParams
     yields: ClassVar[Kind] = Kind.FACES
     decoder: ClassVar[str | None] = "pyav"
@@ -113,6 +115,7 @@ class Mtcnn:
     needs_weights: ClassVar[bool] = False
     origin: ClassVar[str] = "facenet-pytorch 2.5.3 (weights in its wheel), github.com/timesler/facenet-pytorch"
     licence: ClassVar[str] = "MIT"
+    choices: ClassVar[tuple[str, ...]] = ("min_track_s", "person", "track", "size_px", "template", "margin", "coding", "jpeg_quality")
 
     def __init__(self, params: MtcnnParams, runtime: Runtime, *, finder: Finder | None = None) -> None:
         """finder: finds faces instead of facenet-pytorch's networks, with their boxes, probabilities and order of landmarks."""
@@ -131,22 +134,43 @@ class Mtcnn:
 
         Raises ExtractorError where params.track is none of the video's tracks, and an OSError of the temporary file.
         """
-        log, params, form = FaceLog(), self.params, self.params.crop_form()
+        log, form = FaceLog(), self.params.crop_form()
         with Cutter(form) as cutter:
             for seen in self.finder.find(batches):
-                kept = _sure(seen.found, params.min_prob)
+                kept = _sure(seen.found, self.params.min_prob)
                 cutter.add(seen.image, kept.boxes, kept.landmarks)
                 log.add(seen, kept)
             crops = cutter.finish()
         logged = log.read(crops)
-        track = associate(logged.seen)
-        everyone = logged.detections(track)
-        if params.track is not None:
-            chosen = dict.fromkeys(persons, follow_track(logged.seen, track, params.track))
-        else:
-            people = find_people(logged.seen, track, min_track_s=params.min_track_s)
-            chosen = {person: choose(people, person) for person in persons}
-        return {person: pick(form, logged, everyone, number, crops) for person, number in chosen.items()}
+        found = logged.detections(associate(logged.seen))
+        chosen = self._chosen(logged.seen, found.track, persons)
+        return {person: pick(form, logged, found, number, crops) for person, number in chosen.items()}
+
+    def choose(
+        self, found: Detections, frame: Int64, times_s: Float64, pictures: Callable[[Int64], Iterable[Frames]], persons: Sequence[Person]
+    ) -> Mapping[Person, Faces]:
+        """`follow` without detecting: only the frames that show a chosen face are decoded, and only its crops are made.
+
+        Raises ExtractorError and OSError as `follow` does.
+        """
+        logged, form = Logged.of(found, frame, times_s), self.params.crop_form()
+        chosen = self._chosen(logged.seen, found.track, persons)
+        cut = np.unique(np.concatenate([number[number >= 0] for number in chosen.values()]))
+        with Cutter(form) as cutter:
+            for frames in pictures(np.unique(found.frame[cut])) if len(cut) else ():
+                for image, shown in zip(frames.images, frames.index.tolist(), strict=True):
+                    mine = cut[slice(*np.searchsorted(found.frame[cut], [shown, shown + 1]))]
+                    cutter.add(image, found.boxes[mine], found.landmarks[mine])
+            crops = cutter.finish()
+        logged.crop[cut] = np.arange(len(cut))
+        return {person: pick(form, logged, found, number, crops) for person, number in chosen.items()}
+
+    def _chosen(self, seen: Sightings, track: Int64, persons: Sequence[Person]) -> dict[Person, Int64]:
+        """Per person (F,) the number of the face that is kept in each row, -1 for none."""
+        if self.params.track is not None:
+            return dict.fromkeys(persons, follow_track(seen, track, self.params.track))
+        people = find_people(seen, track, min_track_s=self.params.min_track_s)
+        return {person: choose(people, person) for person in persons}
 
 
 def _finder(params: MtcnnParams, runtime: Runtime) -> Finder:

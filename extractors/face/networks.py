@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # (K, 3, h, w) float32 from -1 to 1 -> how boxes move, landmarks (O-Net only) and (K, 2, ...) probabilities, float32. Threads may share it.
 Network = Callable[["Tensor"], "tuple[Tensor, ...]"]
 
-# Of each network: copies, and numbers in the inputs that they saw last. What a copy takes grows with its largest input.
+# Of each network: copies, and numbers in the largest inputs that they saw. What a copy takes grows with these.
 COPIES = 24
 INPUT_VALUES = 1 << 20
 
@@ -72,6 +72,15 @@ def _compiled(network: Any, side_px: int | None) -> Network:
     return run
 
 
+@dataclass(slots=True, eq=False)
+class _Copy:
+    """A compiled copy of a network. shape: of the input that it saw last; values: of the largest, which decides what it takes."""
+
+    request: Any
+    shape: tuple[int, ...] = ()
+    values: int = 0
+
+
 class _Requests:
     """Compiled copies of one network, each for one caller at a time: if there is one, the copy that saw an input of this shape last.
 
@@ -80,24 +89,29 @@ class _Requests:
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make, self._lock = make, threading.Lock()
-        self._idle: list[tuple[tuple[int, ...], Any]] = []  # the shape and the copy; whose last use is the longest ago is the first
+        self._idle: list[_Copy] = []  # whose last use is the longest ago is the first
 
     @contextlib.contextmanager
     def lent(self, shape: tuple[int, ...]) -> Iterator[Any]:
-        request = self._taken(shape) or self._make()
+        copy = self._taken(shape) or _Copy(self._make())
         try:
-            yield request
+            yield copy.request
         finally:
+            copy.shape, copy.values = shape, max(copy.values, math.prod(shape))
             with self._lock:
-                self._idle.append((shape, request))
+                self._idle.append(copy)
 
-    def _taken(self, shape: tuple[int, ...]) -> Any:
+    def _taken(self, shape: tuple[int, ...]) -> _Copy | None:
+        """Where no copy knows the shape, and no other is to be made, one that does not grow by it."""
+        values = math.prod(shape)
         with self._lock:
-            known = [number for number, (last, _) in enumerate(self._idle) if last == shape]
-            values = sum(math.prod(last) for last, _ in self._idle) + math.prod(shape)
-            if not self._idle or (not known and len(self._idle) < COPIES and values <= INPUT_VALUES):
+            known = [copy for copy in self._idle if copy.shape == shape][-1:]
+            room = len(self._idle) < COPIES and sum(copy.values for copy in self._idle) + values <= INPUT_VALUES
+            if not self._idle or (room and not known):
                 return None
-            return self._idle.pop(known[-1] if known else 0)[1]
+            taken = next(iter(known + [copy for copy in self._idle if copy.values >= values] + self._idle))
+            self._idle.remove(taken)
+            return taken
 
 
 def _openvino() -> Any:

@@ -26,8 +26,11 @@ CELL_PX, STRIDE_PX = 12, 2
 CELL_TO_FACE = (0.4, 1.8)
 REACH = 0.4
 PATCH_STEP_PX = 12
-# Scaled pixels that P-Net sees at once. On a processor they fit its caches, and are few enough to be shared among threads.
+# Scaled pixels that P-Net sees at once: of small patches so many as are worth a turn, and of a large one the rows that it may have, but
+# not so few that most of them are there twice. On a processor they fit its caches, and can be shared among threads.
 PIXELS_AT_ONCE = {"cpu": 1 << 14, "cuda": 1 << 24}
+PIXELS_OF_ONE = {"cpu": 1 << 16, "cuda": 1 << 24}
+MIN_BAND_PX = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,16 @@ class Patches:
         step = 1 << (max(n_pixels // (self.height * self.width), 1).bit_length() - 1)
         for start in range(0, len(self), step):
             yield self[np.arange(start, min(start + step, len(self)))]
+
+    def bands(self, n_pixels: int) -> Iterator[Patches]:
+        """Cut across, where they have more than so many pixels each, into parts that together have the very cells of the whole."""
+        n_rows = max(n_pixels // self.width, MIN_BAND_PX)
+        twice = CELL_PX - STRIDE_PX
+        n_bands = max(-(-(self.height - twice) // (n_rows - twice)), 1)
+        step = -(-(self.height - twice) // (n_bands * STRIDE_PX)) * STRIDE_PX
+        for first in range(0, n_bands * step, step):
+            height = step + twice if first + step < n_bands * step else self.height - first
+            yield replace(self, height=height, corner=self.corner + np.array([first, 0]))
 
     def __getitem__(self, which: Int64) -> Patches:
         return replace(
@@ -114,7 +127,8 @@ class Pyramid:
         import torch
 
         device = areas.limits.device
-        parts = [part for patches in plan for part in patches.split(PIXELS_AT_ONCE[device.type])]
+        bands = [band for patches in plan for band in patches.bands(PIXELS_OF_ONE[device.type])]
+        parts = [part for band in bands for part in band.split(PIXELS_AT_ONCE[device.type])]
         if not parts:
             return _nobody(device)
 

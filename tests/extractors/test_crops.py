@@ -70,7 +70,7 @@ def test_raw_crops_are_the_pixels_and_jpegs_are_them_but_for_the_coding() -> Non
 def test_a_box_is_cut_as_a_square_with_its_margin() -> None:
     """A box of 40 x 60 with a fifth of 60 on each end is the square of 84 about its middle, here in its own size."""
     image = np.random.default_rng(1).integers(0, 256, (200, 200, 3), dtype=np.uint8)
-    box, landmarks = np.array([[80, 50, 120, 110]], np.float32), np.zeros((1, 5, 2), np.float32)
+    box, landmarks = np.array([[80, 50, 120, 110]], np.float32), faces(60)[1]
     spool = cut(CropForm(size_px=84, template="box", margin=0.2, coding="raw"), (image, box, landmarks))
     crop = np.frombuffer(spool.read(0), np.uint8).reshape(84, 84, 3)
     np.testing.assert_array_equal(crop, image[38:122, 58:142])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 
+from extractors.face import networks
 from extractors.face.kernels import MEAN, SCALE
 from extractors.face.networks import load_networks
 
@@ -94,8 +95,8 @@ def test_what_it_gave_stays_when_it_runs_again() -> None:
 
 def test_a_picture_does_not_depend_on_the_others() -> None:
     """Within float32's noise: the order of additions may depend on how many there are."""
-    networks = load_networks("cpu", "float32")
-    for network, side_px in ((networks.pnet, 31), (networks.rnet, 24), (networks.onet, 48)):
+    loaded = load_networks("cpu", "float32")
+    for network, side_px in ((loaded.pnet, 31), (loaded.rnet, 24), (loaded.onet, 48)):
         pixels = pictures(9, side_px, side_px)
         together = network(pixels)
         for i in (0, 4, 8):
@@ -108,3 +109,25 @@ def test_loading_opens_no_connection() -> None:
     argv = [sys.executable, "-c", ALONE]
     done = subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_large_inputs_do_not_go_round_all_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy stays as large as its largest input: another shape of that size goes to a copy that had such a one."""
+    monkeypatch.setattr(networks, "COPIES", 3)
+    made = iter("abcd")
+    requests = networks._Requests(lambda: next(made))
+    used = []
+    for side_px in (10, 12, 90, 80, 70, 11, 90, 60):
+        with requests.lent((1, 3, side_px, side_px)) as copy:
+            used.append(copy)
+    assert used == ["a", "b", "c", "c", "c", "b", "c", "c"]
+
+
+def test_as_many_copies_as_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "COPIES", 1)
+    made = iter("abc")
+    requests = networks._Requests(lambda: next(made))
+    with requests.lent((1,)) as first, requests.lent((1,)) as second:
+        assert (first, second) == ("a", "b")
+    with requests.lent((2,)) as first, requests.lent((2,)) as second:
+        assert {first, second} == {"a", "b"}
