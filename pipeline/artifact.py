@@ -221,6 +221,12 @@ def read_rows(path: Path) -> Rows:
         return Rows(times_s=file["times_s"][:], frame=file["values"][:, 0])
 
 
+def read_timeline(path: Path) -> tuple[Rows, Float64]:
+    """The rows, and (F,) the presentation times of all source frames, from a timeline artifact."""
+    with guarded_file(path) as file:
+        return Rows(times_s=file["times_s"][:], frame=file["values"][:, 0]), np.asarray(file["source_times_s"][:], np.float64)
+
+
 def read_source_times(path: Path) -> Float64:
     """(F,) the presentation times of all source frames, from a timeline artifact."""
     with guarded_file(path) as file:

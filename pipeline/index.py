@@ -61,8 +61,7 @@ class IndexBuilder:
         for trial, key in self.trials:
             path = self.cache.path(self.stage, key)
             axis, problems = make_axis(
-                artifact.read_rows(path),
-                artifact.read_source_times(path),
+                *artifact.read_timeline(path),
                 trial.labels,
                 by_labels=self.spec.rows == "labels",
                 tail=self.spec.tail,

@@ -96,14 +96,13 @@ def _faces(extractor: Any, source: Path, root: Path | None, items: Sequence[Item
         found_in = item.found_in if item.found_in and item.found_in.exists() else None
         groups.setdefault((item.inputs[0], found_in), []).append(item)
     for (timeline, found_in), group in groups.items():
-        rows = artifact.read_rows(timeline)
+        rows, source_times_s = artifact.read_timeline(timeline)
         shown = np.unique(rows.frame)
         if root is not None:
             for item in group:
                 pictures = Pictures(root / item.trial)
                 _write_faces(item, extractor.read(pictures, shown), rows, publish, _picture_warnings(pictures))
             continue
-        source_times_s = artifact.read_source_times(timeline)
         decoded = partial(video.frames, source, n_source=len(source_times_s))
         persons = tuple(dict.fromkeys(item.person for item in group))
         if found_in is None:

@@ -34,7 +34,7 @@ SIZES = 4
 # Beyond so many threads it is the steps between the networks that take the time.
 MAX_THREADS = 8
 # Pixels of pictures whose sums are held at once, 12 bytes each.
-PIXELS_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 26}
+PIXELS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
 # Around an expected face: candidates that overlap it by less are others'; of those that R-Net lets pass, as many as this, the
 # nearest to the expected square, are shown to O-Net.
 NEAR_OVERLAP = 0.1
