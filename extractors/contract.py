@@ -10,10 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from extractors.weights import Layout
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Float32 = npt.NDArray[np.float32]
@@ -237,6 +242,17 @@ class WaveformExtractor(Extractor, Protocol):
     rate_hz: int
 
     def condition(self, waveform: Waveform) -> Waveform: ...
+
+
+class WeightedExtractor(Extractor, Protocol):
+    """One whose weights are a file of tensors."""
+
+    layout: ClassVar[Layout]
+
+    @staticmethod
+    def network(params: Any) -> nn.Module:
+        """The network, untrained, with its own names for its tensors, made on torch's current default device."""
+        ...
 
 
 class FaceExtractor(Extractor, Protocol):

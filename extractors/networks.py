@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extractors.contract import Float32, FloatArray, Runtime
+from extractors.contract import Float32, FloatArray, Runtime, WeightedExtractor
+from extractors.weights import load_strict
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+def loaded(extractor: WeightedExtractor, params: Any, runtime: Runtime) -> Any:
+    """The extractor's network with the tensors of the runtime's weight file. Raises ExtractorError where they do not fit."""
+    import torch
+
+    if runtime.weights is None:
+        raise ValueError(f"{extractor.name}: expected a weight file, got none")
+    with torch.device("meta"):
+        network = extractor.network(params)
+    load_strict(network, runtime.weights, extractor.layout)
+    return network
 
 
 def place(network: nn.Module, runtime: Runtime) -> nn.Module:

@@ -6,7 +6,9 @@ ever loaded with `strict=False`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import importlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +22,43 @@ WRAPPERS = ("state_dict", "model_state_dict", "state_dict_backbone", "net", "mod
 # Prefixes that wrappers such as DataParallel put before every key.
 PREFIXES = ("module.", "backbone.", "model.", "encoder.")
 SHOWN = 4  # of a list of keys, how many an error names
+# What is read of a folder as Hugging Face's libraries save a model; the first is what makes it one.
+FOLDER_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "pytorch_model.bin")
+
+State = dict[str, "Tensor"]
+
+
+def as_published(state: State) -> State:
+    return state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How the published files of a network differ from its own state dict, beside the wrappers and prefixes above.
+
+    classes: "module.Class" of what a pickled module may be made of; without any, no pickle of a module is opened.
+    converted: from the published names (and shapes) to the network's own; it may raise ValueError with the reason where it cannot.
+    dropped: beginnings of names, after that, of tensors for other purposes (a classifier that is not used), which may be there or not.
+    """
+
+    classes: tuple[str, ...] = ()
+    converted: Callable[[State], State] = as_published
+    dropped: tuple[str, ...] = ()
+
+
+PLAIN = Layout()
 
 
 def find(name: str, folders: Iterable[Path]) -> Path | None:
-    """The first of the folders' files called `name`, or None.
+    """The first of the folders' files called `name`, or folders of a saved model (`FOLDER_FILES`), or None.
 
     Raises ExtractorError when `name` is not a bare file name: a stages file must not reach outside the weights folders.
     """
     if not name or name in (".", "..") or any(c in name for c in "/\\\0"):
         why = "it must be a bare file name, without a folder"
         raise ExtractorError(f"weights {name!r}", why=why, fix="put the file into a weights folder and give its name only")
-    return next((path for folder in folders if (path := folder / name).is_file()), None)
+    found = (folder / name for folder in folders)
+    return next((path for path in found if path.is_file() or (path / FOLDER_FILES[0]).is_file()), None)
 
 
 def describe_missing(extractor: type[Extractor], name: str, folders: Sequence[Path]) -> str:
@@ -39,16 +67,19 @@ def describe_missing(extractor: type[Extractor], name: str, folders: Sequence[Pa
     return f"{extractor.name}: {name} is missing; origin: {extractor.origin}; licence: {extractor.licence}; put it into {places}"
 
 
-def load_state(path: Path, expected: Collection[str] = ()) -> dict[str, Tensor]:
+def load_state(path: Path, expected: Collection[str] = (), classes: Sequence[str] = ()) -> State:
     """A checkpoint's tensors on the CPU, without what training scripts wrap around them.
 
     The kind of file (safetensors, or what torch.save writes) is told by its content. Prefixes are taken off only where every
     key has them, and no longer once a key is one of `expected`. Raises ExtractorError naming the file, why, and what to do;
-    a pickle that holds anything but tensors and plain containers is refused, and nothing in it is executed.
+    a pickle that holds anything but tensors, plain containers and objects of the named classes is refused, and nothing else in it is
+    executed.
     """
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    content = _read(path)
+    content = _read(path, classes)
+    if isinstance(content, nn.Module):
+        content = content.state_dict()
     if not isinstance(content, Mapping):
         raise _refused(path, f"it holds a {type(content).__name__}", "give a file that holds the network's state dict")
     state = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
@@ -59,14 +90,19 @@ def load_state(path: Path, expected: Collection[str] = ()) -> dict[str, Tensor]:
     return _without_prefixes({str(key): value for key, value in state.items()}, expected)
 
 
-def load_strict(network: nn.Module, path: Path) -> None:
-    """Put the file's tensors into the network: every key, no other key, every shape.
+def load_strict(network: nn.Module, path: Path, layout: Layout = PLAIN) -> None:
+    """Put the file's tensors into the network: every key, no other key but those that the layout drops, every shape.
 
     The tensors are assigned, not copied, so that a network made on torch's "meta" device costs no memory or time before; it is
     on the CPU and in the file's floating type after. Raises ExtractorError listing all that does not fit.
     """
     own = network.state_dict()
-    state = load_state(path, own.keys())
+    state = load_state(path, own.keys(), layout.classes)
+    try:
+        state = layout.converted(state)
+    except ValueError as error:
+        raise _refused(path, str(error), f"give the checkpoint of a {type(network).__name__} network") from error
+    state = {key: value for key, value in state.items() if key in own or not key.startswith(layout.dropped or "\0")}
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     unlike = [f"{key} {_form(state[key])}, expected {_form(own[key])}" for key in own if key in state and not _fits(state[key], own[key])]
@@ -93,7 +129,7 @@ def _fits(given: Tensor, own: Tensor) -> bool:
     return given.shape == own.shape and given.is_floating_point() == own.is_floating_point()
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, classes: Sequence[str]) -> Any:
     import pickle
 
     import torch
@@ -105,7 +141,8 @@ def _read(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path, device="cpu")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([_named(name) for name in classes]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise _refused(path, error.strerror or str(error), "check that the file is there and can be read") from error
     except pickle.UnpicklingError as error:
@@ -117,6 +154,11 @@ def _read(path: Path) -> Any:
         raise  # says nothing about the file: the next try may have room
     except Exception as error:  # a damaged file makes the readers raise almost anything: KeyError, EOFError, struct.error, ...
         raise _refused(path, f"{type(error).__name__}: {_first_line(error)}", "fetch it again: it is damaged or no checkpoint") from error
+
+
+def _named(name: str) -> Any:
+    module, _, leaf = name.rpartition(".")
+    return getattr(importlib.import_module(module), leaf)
 
 
 def _first_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from extractors.weights import FOLDER_FILES
 from pipeline.errors import Problem, RequestError, Severity
 from pipeline.memo import StatMemo
 
@@ -145,7 +146,11 @@ def state_of(path: Path) -> tuple[int, int, int]:
 
 
 def digest_of(path: Path, memo: StatMemo) -> str:
-    """sha256 of the file's bytes, remembered by path, size, time and inode. Raises OSError."""
+    """sha256 of the file's bytes, remembered by path, size, time and inode; of a saved model's folder that of its files' names and
+    digests. Raises OSError."""
+    if path.is_dir():
+        files = [path / file for file in FOLDER_FILES if (path / file).is_file()]
+        return hashlib.sha256("".join(f"{file.name} {digest_of(file, memo)}\n" for file in files).encode()).hexdigest()
     name, before = os.path.abspath(path), path.stat()
     remembered = memo.get(name, before)
     if isinstance(remembered, str):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from extractors.audio.mel import N_BANDS, RATE_HZ, WINDOWS, log_mel
 from extractors.contract import Float32, Float64, Int64, Kind, Runtime, Track, Waveform
-from extractors.networks import forward, place
-from extractors.weights import load_strict
+from extractors.networks import forward, loaded, place
+from extractors.weights import PLAIN, Layout
 from extractors.windows import Windows, masked_track, require_rate, sounding_s
 
 ROWS = 96  # log-mel rows of an example
@@ -48,21 +48,21 @@ class Vggish:
     needs_weights: ClassVar[bool] = True
     origin: ClassVar[str] = "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth"
     licence: ClassVar[str] = "Apache-2.0"
+    layout: ClassVar[Layout] = PLAIN
     dim = 128
 
     @staticmethod
     def reads(params: VggishParams) -> tuple[Kind, ...]:
         return (Kind.WAVEFORM, Kind.TIMELINE) if params.hop == "timeline" else (Kind.WAVEFORM,)
 
-    def __init__(self, params: VggishParams, runtime: Runtime) -> None:
-        import torch
+    @staticmethod
+    def network(params: VggishParams) -> Any:
         from torchvggish.torchvggish import VGG, make_layers
 
-        if runtime.weights is None:
-            raise ValueError("vggish: expected a weight file, got none")
-        with torch.device("meta"):
-            network = VGG(make_layers(), postprocess=False)
-        load_strict(network, runtime.weights)
+        return VGG(make_layers(), postprocess=False)
+
+    def __init__(self, params: VggishParams, runtime: Runtime) -> None:
+        network = loaded(self, params, runtime)
         if params.output == "pre_activation":
             network.embeddings = network.embeddings[:-1]
         self._network, self._runtime, self._hop = place(network, runtime), runtime, params.hop

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from extractors.contract import Float32, Kind, Runtime, UInt8
-from extractors.networks import forward, place
+from extractors.networks import forward, loaded, place
 from extractors.visual.crops import check_crops
-from extractors.weights import load_strict
+from extractors.weights import PLAIN, Layout
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,19 +43,18 @@ class IResNet50:
     size_px = 112
     batch = 64
 
+    layout: ClassVar[Layout] = PLAIN
+
     @staticmethod
     def reads(params: IResNet50Params) -> tuple[Kind, ...]:
         return (Kind.FACES,)
 
-    def __init__(self, params: IResNet50Params, runtime: Runtime) -> None:
-        import torch
+    @staticmethod
+    def network(params: IResNet50Params) -> nn.Module:
+        return build()
 
-        if runtime.weights is None:
-            raise ValueError("iresnet50: expected a weight file, got none")
-        with torch.device("meta"):
-            network = build()
-        load_strict(network, runtime.weights)
-        self._network, self._runtime = place(network, runtime), runtime
+    def __init__(self, params: IResNet50Params, runtime: Runtime) -> None:
+        self._network, self._runtime = place(loaded(self, params, runtime), runtime), runtime
 
     def embed(self, crops: UInt8) -> Float32:
         """(N, 112, 112, 3) uint8 RGB, aligned to the ArcFace template -> (N, 512) float32. Pixels enter as (x - 127.5) / 127.5."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,26 +14,23 @@ from extractors.visual.iresnet50 import IResNet50
 
 
 @pytest.fixture(scope="module")
-def weights(parity: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def known(reference: Callable[[str], Any]) -> Any:
+    return reference("iresnet50")
+
+
+@pytest.fixture(scope="module")
+def weights(known: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The fixture's pseudo-random weights as a checkpoint file."""
     import torch
 
-    facts = json.loads((parity / "iresnet50.json").read_text())
-    spec = importlib.util.spec_from_file_location("parity_weights", parity / "weights.py")
-    assert spec is not None
-    assert spec.loader is not None
-    rule = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(rule)
-    state = rule.state_dict(facts["manifest"], facts["weights_rule"]["gain"])
     path = tmp_path_factory.mktemp("weights") / "r50.pt"
-    torch.save({key: torch.from_numpy(np.asarray(value)) for key, value in state.items()}, path)
+    torch.save(known.tensors, path)
     return path
 
 
 @pytest.fixture(scope="module")
-def crops(parity: Path) -> np.ndarray:
-    with np.load(parity / "iresnet50.npz") as known:
-        return np.ascontiguousarray(known["input"].transpose(0, 2, 3, 1))
+def crops(known: Any) -> np.ndarray:
+    return np.asarray(known.crops)
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +38,10 @@ def iresnet50(weights: Path) -> IResNet50:
     return IResNet50(IResNet50.Params(), Runtime(weights=weights))
 
 
-def test_equals_the_reference(iresnet50: IResNet50, crops: np.ndarray, parity: Path) -> None:
-    limit = json.loads((parity / "iresnet50.json").read_text())["tolerance"]["limit"]
-    with np.load(parity / "iresnet50.npz") as known:
-        expected = known["out_embedding"]
-    values = iresnet50.embed(crops)
+def test_equals_the_reference(iresnet50: IResNet50, known: Any) -> None:
+    values = iresnet50.embed(known.crops)
     assert values.dtype == np.float32
-    assert np.abs(values - expected).max() / expected.std() < limit
+    assert known.error(values, "embedding") < known.limit
 
 
 def test_a_crop_is_embedded_alike_in_any_company(iresnet50: IResNet50, crops: np.ndarray) -> None:

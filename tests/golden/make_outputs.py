@@ -43,6 +43,8 @@ LIMIT = 1e-4
 # fixed-point arithmetic, which differs by a grey level between builds: 0.01 of them.
 LIMITS = {"egemaps_lld": 1e-3, "egemaps_functionals": 1e-3, "mtcnn": 5e-4, "crop": 1e-2}
 EACH = ("egemaps_lld", "egemaps_functionals")
+# Of stand-in weights: where it is not 1, the gain at which a network's activations neither die out nor grow without end.
+GAINS = {"vggish": math.sqrt(2)}
 DRAWN = 1_000_003  # numbers per tensor of stand-in weights, then repeated: a prime, so that no two rows of a matrix are alike
 
 
@@ -89,23 +91,10 @@ def weight_file(name: str, folder: Path) -> Path | None:
     from safetensors.numpy import save_file
 
     with torch.device("meta"):
-        network, gain = _network(name)
+        network, gain = load(name).network(load(name).Params()), GAINS.get(name, 1.0)
     path = folder / f"{name}.safetensors"
     save_file({key: _tensor(key, tuple(like.shape), like.is_floating_point(), gain) for key, like in network.state_dict().items()}, path)
     return path
-
-
-def _network(name: str) -> tuple[Any, float]:
-    """The network an extractor loads, and the gain at which its activations neither die out nor grow without end."""
-    if name == "iresnet50":
-        from extractors.visual.iresnet50 import build
-
-        return build(), 1.0
-    if name == "vggish":
-        from torchvggish.torchvggish import VGG, make_layers
-
-        return VGG(make_layers(), postprocess=False), math.sqrt(2)
-    raise LookupError(f"{name} needs weights: say here which network they are for")
 
 
 def _tensor(key: str, shape: tuple[int, ...], floating: bool, gain: float) -> Array:
