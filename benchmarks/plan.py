@@ -56,7 +56,9 @@ def make_cached(root: Path, n_trials: int) -> int:
             path = cache.path(stage, key)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-            seal = Seal(data="", warnings=[], source=prepared.trials[index].source.digest, person=None, trial=f"{index:05}", seconds=1.0)
+            seal = Seal(
+                data="", warnings=[], source=prepared.trials[index].source.digest, person=None, trial=f"{index:05}", seconds=1.0, finding=""
+            )
             cache.seals(stage).put(key, path.stat(), seal, settled=True)
             n_tracks += 1
     Cache.save(cache)

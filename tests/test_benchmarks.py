@@ -105,6 +105,12 @@ def test_a_clip_that_cannot_be_read_is_named_before_anything_is_measured(tmp_pat
         assert "Traceback" not in done.stderr
 
 
+def test_features_beside_their_bare_networks() -> None:
+    printed = run("features.py", "--seconds", "0.4", "--repeats", "1", "iresnet50", "logmel")
+    assert re.search(r"\| iresnet50 \| 10 \| \d+\.\d\d \| \d+\.\d \| \d+\.\d\d \| \d\.\d\d \|", printed), printed
+    assert re.search(r"\| logmel \| 38 \| \d+\.\d\d \| \d+\.\d \| - \| - \|", printed), printed
+
+
 def detections(*faces: tuple[int, int, float, float]) -> Detections:
     """(frame, track, x, prob): a face 100 px wide at x, its eyes 40 px apart."""
     frame, track, x, prob = (np.array(column) for column in zip(*faces, strict=True)) if faces else (np.zeros(0),) * 4
