@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from extractors.contract import ExtractorError
-from extractors.visual.iresnet50 import IResNet50
+from extractors.visual.iresnet import IResNet50
 from extractors.weights import describe_missing, find, load_state, load_strict
 
 

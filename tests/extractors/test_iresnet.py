@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from extractors.contract import ExtractorError, Runtime
-from extractors.visual.iresnet50 import IResNet50
+from extractors.visual.iresnet import IResNet50
 
 
 @pytest.fixture(scope="module")
