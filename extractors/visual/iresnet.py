@@ -34,6 +34,7 @@ class _IResNet:
     """
 
     name: ClassVar[str]
+    blocks: ClassVar[Blocks]  # residual units per stage
     version: ClassVar[int] = 1
     Params: ClassVar[type] = IResNetParams
     yields: ClassVar[Kind] = Kind.FEATURE
@@ -53,9 +54,9 @@ class _IResNet:
     def reads(params: IResNetParams) -> tuple[Kind, ...]:
         return (Kind.FACES,)
 
-    @staticmethod
-    def network(params: IResNetParams) -> nn.Module:
-        raise NotImplementedError
+    @classmethod
+    def network(cls, params: IResNetParams) -> nn.Module:
+        return build(cls.blocks)
 
     def __init__(self, params: IResNetParams, runtime: Runtime) -> None:
         self._network, self._runtime = place(loaded(self, params, runtime), runtime), runtime
@@ -70,43 +71,31 @@ class _IResNet:
 
 
 class IResNet18(_IResNet):
-    """IResNet-18: two residual units per stage."""
+    """IResNet-18."""
 
     name = "iresnet18"
-
-    @staticmethod
-    def network(params: IResNetParams) -> nn.Module:
-        return build((2, 2, 2, 2))
+    blocks = (2, 2, 2, 2)
 
 
 class IResNet34(_IResNet):
     """IResNet-34."""
 
     name = "iresnet34"
-
-    @staticmethod
-    def network(params: IResNetParams) -> nn.Module:
-        return build((3, 4, 6, 3))
+    blocks = (3, 4, 6, 3)
 
 
 class IResNet50(_IResNet):
     """IResNet-50."""
 
     name = "iresnet50"
-
-    @staticmethod
-    def network(params: IResNetParams) -> nn.Module:
-        return build((3, 4, 14, 3))
+    blocks = (3, 4, 14, 3)
 
 
 class IResNet100(_IResNet):
     """IResNet-100."""
 
     name = "iresnet100"
-
-    @staticmethod
-    def network(params: IResNetParams) -> nn.Module:
-        return build((3, 13, 30, 3))
+    blocks = (3, 13, 30, 3)
 
 
 def build(blocks: Blocks) -> nn.Module:
