@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +18,24 @@ if TYPE_CHECKING:
 
 def loaded(extractor: WeightedExtractor, params: Any, runtime: Runtime) -> Any:
     """The extractor's network with the tensors of the runtime's weight file. Raises ExtractorError where they do not fit."""
+    return filled(extractor, lambda: extractor.network(params), runtime)
+
+
+def filled(extractor: WeightedExtractor, make: Callable[[], nn.Module], runtime: Runtime) -> Any:
+    """As `loaded`, for a network whose shape depends on more than the parameters."""
     import torch
 
+    weights = weight_file(extractor, runtime)
+    with torch.device("meta"):
+        network = make()
+    load_strict(network, weights, extractor.layout)
+    return network
+
+
+def weight_file(extractor: WeightedExtractor, runtime: Runtime) -> Path:
     if runtime.weights is None:
         raise ValueError(f"{extractor.name}: expected a weight file, got none")
-    with torch.device("meta"):
-        network = extractor.network(params)
-    load_strict(network, runtime.weights, extractor.layout)
-    return network
+    return runtime.weights
 
 
 def place(network: nn.Module, runtime: Runtime) -> nn.Module:

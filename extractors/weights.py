@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 WRAPPERS = ("state_dict", "model_state_dict", "state_dict_backbone", "net", "model", "teacher")
 # Prefixes that wrappers such as DataParallel put before every key.
 PREFIXES = ("module.", "backbone.", "model.", "encoder.")
+# Beginnings of the names that classifiers have which were put behind a network to fine-tune it.
+HEADS = ("classifier.", "head.", "logits.", "fc_cls.")
 SHOWN = 4  # of a list of keys, how many an error names
 # What is read of a folder as Hugging Face's libraries save a model; the first is what makes it one.
 FOLDER_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "pytorch_model.bin")
@@ -113,6 +115,32 @@ def load_strict(network: nn.Module, path: Path, layout: Layout = PLAIN) -> None:
     network.load_state_dict(state, strict=True, assign=True)
 
 
+def rows_of(path: Path, key: str, layout: Layout = PLAIN) -> int:
+    """How many rows the file's matrix `key` has: how many classes a head was trained for differs from file to file.
+
+    Raises ExtractorError where the file cannot be read or has no such matrix.
+    """
+    found = layout.converted(load_state(path, (key,), layout.classes)).get(key)
+    if found is None or found.ndim != 2 or not len(found):
+        why = f"it has no {key}" if found is None else f"{key} is {_form(found)}, expected a matrix"
+        raise _refused(path, why, "give a checkpoint that holds the classifier too, or ask for another output")
+    return len(found)
+
+
+def beside(*heads: str) -> Callable[[State], State]:
+    """A `Layout.converted` for files in which the network is one part and a head the other: `backbone.conv1.weight`, `fc.weight`.
+
+    heads: beginnings of the heads' names. The prefixes that all other tensors share are taken off them. Where a head then has the
+    name of one of the network's own tensors, that is the network's.
+    """
+
+    def converted(state: State) -> State:
+        apart = {key: value for key, value in state.items() if key.startswith(heads)}
+        return apart | _without_prefixes({key: value for key, value in state.items() if key not in apart}, ())
+
+    return converted
+
+
 def _refused(path: Path, why: str, fix: str) -> ExtractorError:
     return ExtractorError(f"weights {path} cannot be loaded", why=why, fix=fix)
 
@@ -167,7 +195,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _without_prefixes(state: dict[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
-    while not any(key in expected for key in state):
+    while state and not any(key in expected for key in state):
         prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None)
         if prefix is None:
             break

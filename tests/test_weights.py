@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from extractors.contract import ExtractorError
-from extractors.visual.iresnet50 import IResNet50
-from extractors.weights import describe_missing, find, load_state, load_strict
+from extractors.visual.iresnet import IResNet50
+from extractors.weights import Layout, beside, describe_missing, find, load_state, load_strict, rows_of
 
 
 class Payload:
@@ -156,3 +156,34 @@ def test_all_that_does_not_fit_is_listed_in_one_error(state: dict[str, torch.Ten
     assert (
         "2 of another shape (0.weight (2, 4) float, expected (2, 3) float, 1.weight (2,) integer, expected (2,) float)" in caught.value.why
     )
+
+
+HEADED = Layout(converted=beside("head.", "1."), dropped=("head.",))
+
+
+@pytest.mark.parametrize("outer", ["", "module."])
+@pytest.mark.parametrize("inner", ["", "backbone.", "encoder.module."])
+def test_a_head_beside_the_network_is_told_from_it(outer: str, inner: str, state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    """Also one whose name is that of a part of the network: here "1."."""
+    content = {outer + inner + key: value for key, value in state.items()} | {outer + "head.weight": torch.ones(5, 2)}
+    if inner:
+        content[outer + "1.weight"] = torch.ones(5, 2)
+    torch.save(content, tmp_path / "net.pth")
+    made = network()
+    load_strict(made, tmp_path / "net.pth", HEADED)
+    assert all(torch.equal(value, state[key]) for key, value in made.state_dict().items())
+    assert rows_of(tmp_path / "net.pth", "head.weight", HEADED) == 5
+
+
+def test_a_file_without_the_head_has_no_rows(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(ExtractorError, match=r"net\.pth cannot be loaded: it has no head\.weight; give a checkpoint that holds the class"):
+        rows_of(tmp_path / "net.pth", "head.weight", HEADED)
+    with pytest.raises(ExtractorError, match=r"net\.pth cannot be loaded: 1\.weight is \(2,\) float, expected a matrix"):
+        rows_of(tmp_path / "net.pth", "1.weight", HEADED)
+
+
+def test_a_file_of_heads_alone_is_refused(tmp_path: Path) -> None:
+    torch.save({"head.weight": torch.ones(5, 2)}, tmp_path / "net.pth")
+    with pytest.raises(ExtractorError, match=r"net\.pth cannot be loaded: of 7 tensors, 7 missing"):
+        load_strict(network(), tmp_path / "net.pth", HEADED)

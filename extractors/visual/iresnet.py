@@ -1,4 +1,4 @@
-"""The ArcFace network of 50 layers: 512 numbers that say who is seen (or, with other weights, which expression)."""
+"""The ArcFace networks of 18, 34, 50 and 100 layers: 512 numbers that say who is seen (or, with other weights, which expression)."""
 
 from __future__ import annotations
 
@@ -10,29 +10,33 @@ import numpy as np
 from extractors.contract import Float32, Kind, Runtime, UInt8
 from extractors.networks import forward, loaded, place
 from extractors.visual.crops import check_crops
-from extractors.weights import PLAIN, Layout
+from extractors.weights import HEADS, Layout, beside
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # channels and blocks
+WIDTHS = (64, 128, 256, 512)  # channels of the four stages
+Blocks = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IResNet50Params:
+class IResNetParams:
     """None: the definition is fixed."""
 
 
-class IResNet50:
-    """IResNet-50 in the layout of insightface's arcface_torch checkpoints. The embedding is raw: not of unit length.
+class _IResNet:
+    """An IResNet in the layout of insightface's arcface_torch checkpoints. The embedding is raw: not of unit length.
+
+    Of a network that was fine-tuned with a classifier behind it, whatever that is called, the classifier is left out.
 
     Source: Deng et al., "ArcFace: additive angular margin loss for deep face recognition", CVPR 2019, section 3.1, after
     Han et al., "Deep pyramidal residual networks", CVPR 2017 (the residual unit).
     """
 
-    name: ClassVar[str] = "iresnet50"
+    name: ClassVar[str]
+    blocks: ClassVar[Blocks]  # residual units per stage
     version: ClassVar[int] = 1
-    Params: ClassVar[type] = IResNet50Params
+    Params: ClassVar[type] = IResNetParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None
     precisions: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16")
@@ -43,17 +47,18 @@ class IResNet50:
     size_px = 112
     batch = 64
 
-    layout: ClassVar[Layout] = PLAIN
+    # The embedding's own layer is called fc, and so may a classifier be that stands beside the network.
+    layout: ClassVar[Layout] = Layout(converted=beside(*HEADS, "fc."), dropped=HEADS)
 
     @staticmethod
-    def reads(params: IResNet50Params) -> tuple[Kind, ...]:
+    def reads(params: IResNetParams) -> tuple[Kind, ...]:
         return (Kind.FACES,)
 
-    @staticmethod
-    def network(params: IResNet50Params) -> nn.Module:
-        return build()
+    @classmethod
+    def network(cls, params: IResNetParams) -> nn.Module:
+        return build(cls.blocks)
 
-    def __init__(self, params: IResNet50Params, runtime: Runtime) -> None:
+    def __init__(self, params: IResNetParams, runtime: Runtime) -> None:
         self._network, self._runtime = place(loaded(self, params, runtime), runtime), runtime
 
     def embed(self, crops: UInt8) -> Float32:
@@ -65,8 +70,36 @@ class IResNet50:
         return forward(self._network, scaled.transpose(0, 3, 1, 2), self._runtime)
 
 
-def build() -> nn.Module:
-    """The network, untrained, with insightface's names for its tensors."""
+class IResNet18(_IResNet):
+    """IResNet-18."""
+
+    name = "iresnet18"
+    blocks = (2, 2, 2, 2)
+
+
+class IResNet34(_IResNet):
+    """IResNet-34."""
+
+    name = "iresnet34"
+    blocks = (3, 4, 6, 3)
+
+
+class IResNet50(_IResNet):
+    """IResNet-50."""
+
+    name = "iresnet50"
+    blocks = (3, 4, 14, 3)
+
+
+class IResNet100(_IResNet):
+    """IResNet-100."""
+
+    name = "iresnet100"
+    blocks = (3, 13, 30, 3)
+
+
+def build(blocks: Blocks) -> nn.Module:
+    """The network, untrained, of so many residual units per stage, with insightface's names for its tensors."""
     from torch import nn
 
     class IResNet(nn.Module):
@@ -75,17 +108,16 @@ def build() -> nn.Module:
             self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
             self.bn1 = nn.BatchNorm2d(64)
             self.prelu = nn.PReLU(64)
-            channels = (64, *(c for c, _ in STAGES))
-            for i, (width, blocks) in enumerate(STAGES):
-                units = [_unit(channels[i], width, 2), *(_unit(width, width, 1) for _ in range(blocks - 1))]
-                self.add_module(f"layer{i + 1}", nn.Sequential(*units))
+            for i, (before, width, units) in enumerate(zip((64, *WIDTHS), WIDTHS, blocks, strict=False)):
+                made = [_unit(before, width, 2), *(_unit(width, width, 1) for _ in range(units - 1))]
+                self.add_module(f"layer{i + 1}", nn.Sequential(*made))
             self.bn2 = nn.BatchNorm2d(512)
             self.fc = nn.Linear(512 * 7 * 7, 512)
             self.features = nn.BatchNorm1d(512)
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.prelu(self.bn1(self.conv1(x)))
-            for i in range(len(STAGES)):
+            for i in range(len(WIDTHS)):
                 x = self.get_submodule(f"layer{i + 1}")(x)
             embedding: Tensor = self.features(self.fc(self.bn2(x).flatten(1)))
             return embedding
