@@ -15,11 +15,12 @@ Build = Callable[..., Any]
 LARGEST_FLOAT16 = 65504.0  # a store's default type
 
 
-@pytest.fixture(scope="module")
-def pictures(golden: types.ModuleType) -> UInt8:
-    """(5, 112, 112, 3): black, white, a face, its mirror image, coarse noise."""
-    flat = np.stack([np.full((112, 112, 3), grey, np.uint8) for grey in (0, 255)])
-    return np.concatenate([flat, golden.crops(112)])
+@pytest.fixture
+def pictures(golden: types.ModuleType, embedder: str, kept: Build) -> UInt8:
+    """(5, S, S, 3) of the extractor's size: black, white, a face, its mirror image, coarse noise."""
+    size_px = kept(embedder).size_px
+    flat = np.stack([np.full((size_px, size_px, 3), grey, np.uint8) for grey in (0, 255)])
+    return np.concatenate([flat, golden.crops(size_px)])
 
 
 def test_embeddings_have_their_form_and_range(embedder: str, rows: dict[str, Any], kept: Build, pictures: UInt8) -> None:
@@ -59,6 +60,7 @@ def test_every_listed_precision_points_the_same_way(embedder: str, build: Build,
 
 
 def test_other_pictures_are_refused(embedder: str, kept: Build, pictures: UInt8) -> None:
+    n = kept(embedder).size_px
     for wrong in (pictures[:, 1:], pictures[0], pictures[..., :1], pictures / np.float32(255)):
-        with pytest.raises(ValueError, match=r"^crops: expected \(N, 112, 112, 3\) uint8, got "):
+        with pytest.raises(ValueError, match=rf"^crops: expected \(N, {n}, {n}, 3\) uint8, got "):
             kept(embedder).embed(wrong)

@@ -44,7 +44,12 @@ LIMIT = 1e-4
 LIMITS = {"egemaps_lld": 1e-3, "egemaps_functionals": 1e-3, "mtcnn": 5e-4, "crop": 1e-2}
 EACH = ("egemaps_lld", "egemaps_functionals")
 # Of stand-in weights: where it is not 1, the gain at which a network's activations neither die out nor grow without end.
-GAINS = {"vggish": math.sqrt(2)}
+GAINS = {
+    "vggish": math.sqrt(2),
+    "efficientnet_b0": 1.6,
+    "efficientnet_b2": 1.5,
+    "regnet_y": 1.2,
+}
 DRAWN = 1_000_003  # numbers per tensor of stand-in weights, then repeated: a prime, so that no two rows of a matrix are alike
 
 
