@@ -78,9 +78,11 @@ def load_state(path: Path, expected: Collection[str] = (), classes: Sequence[str
     a pickle that holds anything but tensors, plain containers and objects of the named classes is refused, and nothing else in it is
     executed.
     """
-    from torch import Tensor
+    from torch import Tensor, nn
 
     content = _read(path, classes)
+    if isinstance(content, nn.Module):
+        content = content.state_dict()
     if not isinstance(content, Mapping):
         raise _refused(path, f"it holds a {type(content).__name__}", "give a file that holds the network's state dict")
     state = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
@@ -160,7 +162,9 @@ def _read(path: Path, classes: Sequence[str]) -> Any:
             return load_file(path, device="cpu")
         with torch.serialization.safe_globals([_stand_in(name) for name in classes]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-        return content.state_dict() if isinstance(content, nn.Module) else content
+        if isinstance(content, nn.Module):
+            content.state_dict()  # of a damaged one this raises, as well here as later
+        return content
     except OSError as error:
         raise _refused(path, error.strerror or str(error), "check that the file is there and can be read") from error
     except pickle.UnpicklingError as error:
@@ -193,8 +197,9 @@ def _stand_in(name: str) -> type:
 
 
 def _first_line(error: Exception) -> str:
-    """Readers append advice to load the file unsafely, or a C++ stack: only the finding itself is wanted."""
-    return (str(error).strip() or "no reason given").splitlines()[0].split(". ")[0]
+    """Readers put advice to load the file unsafely before and behind it, or a C++ stack: only the finding itself is wanted."""
+    said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
+    return (said.strip() or "no reason given").splitlines()[0].split(". ")[0]
 
 
 def _without_prefixes(state: dict[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
