@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ORIGIN = "https://github.com/sb-ai-lab/EmotiEffLib/tree/main/models/affectnet_emotions"
-LICENCE = "Apache-2.0 (trained on VGGFace2 and AffectNet, which are for non-commercial research)"
+LICENCE = "Apache-2.0 (EmotiEffLib; trained on VGGFace2 and AffectNet)"
 EMOTIONS = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise")
 # By the number of a file's outputs, what they are (EmotiEffLib's facial_analysis.py).
 OUTPUTS = {7: tuple(name for name in EMOTIONS if name != "Contempt"), 8: EMOTIONS, 10: (*EMOTIONS, "valence", "arousal")}
