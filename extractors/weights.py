@@ -72,11 +72,10 @@ def describe_missing(extractor: type[Extractor], name: str, folders: Sequence[Pa
 def load_state(path: Path, expected: Collection[str] = (), classes: Sequence[str] = ()) -> State:
     """A checkpoint's tensors on the CPU, without what training scripts wrap around them.
 
-    The kind of file (safetensors, or what torch.save writes) is told by its content; of a saved model's folder it is `FOLDER_TENSORS`.
-    Prefixes are taken off only where every
-    key has them, and no longer once a key is one of `expected`. Raises ExtractorError naming the file, why, and what to do;
-    a pickle that holds anything but tensors, plain containers and objects of the named classes is refused, and nothing else in it is
-    executed.
+    The kind of file (safetensors, or what torch.save writes) is told by its content; of a saved model's folder it is the first of
+    `FOLDER_TENSORS`. Prefixes are taken off only where every key has them, and no longer once a key is one of `expected`. Raises
+    ExtractorError naming the file, why, and what to do; a pickle that holds anything but tensors, plain containers and objects of the
+    named classes is refused, and nothing in it is executed.
     """
     from torch import Tensor, nn
 
