@@ -29,6 +29,7 @@ Bool = npt.NDArray[np.bool_]
 
 Person = Literal["main", "left", "right"]
 Coding = Literal["jpeg", "raw"]
+Resample = Literal["area", "pil_bilinear", "pil_bicubic"]
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -281,7 +282,14 @@ class CropReader(Extractor, Protocol):
 
 
 class VisualExtractor(Extractor, Protocol):
-    """Frame-wise: row i of the output depends on picture i only."""
+    """Frame-wise: row i of the output depends on picture i only.
+
+    It may also have:
+    resample: Resample, how crops of another size are brought to size_px: "area" (the default: OpenCV's INTER_AREA down, INTER_LINEAR up),
+    "pil_bilinear" or "pil_bicubic" (Pillow's filters, which widen with the reduction, as torchvision's Resize has them).
+    columns: tuple[str, ...], the names of its dim values, where they have names.
+    warnings: Sequence[str], what is written into the provenance of all that it makes (any extractor of features may have this).
+    """
 
     dim: int
     size_px: int

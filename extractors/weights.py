@@ -6,7 +6,7 @@ ever loaded with `strict=False`.
 
 from __future__ import annotations
 
-import importlib
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ HEADS = ("classifier.", "head.", "logits.", "fc_cls.")
 SHOWN = 4  # of a list of keys, how many an error names
 # What is read of a folder as Hugging Face's libraries save a model; the first is what makes it one.
 FOLDER_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "pytorch_model.bin")
+FOLDER_TENSORS = FOLDER_FILES[2:]  # the first that is there holds the tensors
 
 State = dict[str, "Tensor"]
 
@@ -38,7 +39,8 @@ def as_published(state: State) -> State:
 class Layout:
     """How the published files of a network differ from its own state dict, beside the wrappers and prefixes above.
 
-    classes: "module.Class" of what a pickled module may be made of; without any, no pickle of a module is opened.
+    classes: "module.Class" of the objects that a pickle may hold beside tensors, such as the modules of a whole pickled network; without
+    any, no such pickle is opened. The classes need not be installed and none of their code is run: a bare nn.Module stands for each.
     converted: from the published names (and shapes) to the network's own; it may raise ValueError with the reason where it cannot.
     dropped: beginnings of names, after that, of tensors for other purposes (a classifier that is not used), which may be there or not.
     """
@@ -72,10 +74,10 @@ def describe_missing(extractor: type[Extractor], name: str, folders: Sequence[Pa
 def load_state(path: Path, expected: Collection[str] = (), classes: Sequence[str] = ()) -> State:
     """A checkpoint's tensors on the CPU, without what training scripts wrap around them.
 
-    The kind of file (safetensors, or what torch.save writes) is told by its content. Prefixes are taken off only where every
-    key has them, and no longer once a key is one of `expected`. Raises ExtractorError naming the file, why, and what to do;
-    a pickle that holds anything but tensors, plain containers and objects of the named classes is refused, and nothing else in it is
-    executed.
+    The kind of file (safetensors, or what torch.save writes) is told by its content; of a saved model's folder it is the first of
+    `FOLDER_TENSORS`. Prefixes are taken off only where every key has them, and no longer once a key is one of `expected`. Raises
+    ExtractorError naming the file, why, and what to do; a pickle that holds anything but tensors, plain containers and objects of the
+    named classes is refused, and nothing in it is executed.
     """
     from torch import Tensor, nn
 
@@ -90,6 +92,20 @@ def load_state(path: Path, expected: Collection[str] = (), classes: Sequence[str
         why = f"of its {len(state)} entries {len(foreign)} are no tensors ({_listed(foreign)})" if foreign else "it holds nothing"
         raise _refused(path, why, "give a file that holds the network's state dict")
     return _without_prefixes({str(key): value for key, value in state.items()}, expected)
+
+
+def facts(folder: Path, name: str) -> dict[str, Any]:
+    """What a JSON file of a saved model's folder says, nothing where there is none. Raises ExtractorError where it is no JSON object."""
+    path = folder / name
+    if not path.is_file():
+        return {}
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _refused(path, str(error), "fetch it again") from error
+    if not isinstance(said, dict):
+        raise _refused(path, f"it holds a {type(said).__name__}, not an object", "fetch it again")
+    return said
 
 
 def load_strict(network: nn.Module, path: Path, layout: Layout = PLAIN) -> None:
@@ -161,7 +177,9 @@ def _read(path: Path, classes: Sequence[str]) -> Any:
     import pickle
 
     import torch
+    from torch import nn
 
+    path = _tensors(path) if path.is_dir() else path
     try:
         with path.open("rb") as file:
             head = file.read(9)
@@ -169,8 +187,11 @@ def _read(path: Path, classes: Sequence[str]) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path, device="cpu")
-        with torch.serialization.safe_globals([_named(name) for name in classes]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([_stand_in(name) for name in classes]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        if isinstance(content, nn.Module):
+            content.state_dict()  # of a damaged one this raises, as well here as later
+        return content
     except OSError as error:
         raise _refused(path, error.strerror or str(error), "check that the file is there and can be read") from error
     except pickle.UnpicklingError as error:
@@ -184,14 +205,28 @@ def _read(path: Path, classes: Sequence[str]) -> Any:
         raise _refused(path, f"{type(error).__name__}: {_first_line(error)}", "fetch it again: it is damaged or no checkpoint") from error
 
 
-def _named(name: str) -> Any:
+def _tensors(folder: Path) -> Path:
+    found = next((folder / name for name in FOLDER_TENSORS if (folder / name).is_file()), None)
+    if found is None:
+        raise _refused(folder, f"it holds neither {' nor '.join(FOLDER_TENSORS)}", "give the folder of a saved model, with its tensors")
+    return found
+
+
+def _stand_in(name: str) -> type:
+    """A bare module under the class's name: it holds the parameters, buffers and children, which is all that a state dict is made of.
+
+    Not the class itself: the installed library may have moved it or changed it, and its code has no business with a file's content.
+    """
+    from torch import nn
+
     module, _, leaf = name.rpartition(".")
-    return getattr(importlib.import_module(module), leaf)
+    return set if name == "builtins.set" else type(leaf, (nn.Module,), {"__module__": module})
 
 
 def _first_line(error: Exception) -> str:
-    """Readers append advice to load the file unsafely, or a C++ stack: only the finding itself is wanted."""
-    return (str(error).strip() or "no reason given").splitlines()[0].split(". ")[0]
+    """Readers put advice to load the file unsafely before and behind it, or a C++ stack: only the finding itself is wanted."""
+    said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
+    return (said.strip() or "no reason given").splitlines()[0].split(". ")[0]
 
 
 def _without_prefixes(state: dict[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from extractors.contract import PRECISIONS, ExtractorError, Kind
+from extractors.contract import PRECISIONS, ExtractorError, Kind, Resample
 from extractors.registry import EXTRACTORS
 from extractors.registry import load as load_extractor
 from pipeline.document import Document, Place
@@ -118,6 +118,9 @@ def _faults(extractor: Any) -> str:
         return "its Params is not a dataclass"
     if extractor.yields not in tuple(Kind):
         return f"it yields {extractor.yields!r}, not one of {', '.join(Kind)}"
+    resample = getattr(extractor, "resample", "area")
+    if resample not in get_args(Resample):
+        return f"its resample is {resample!r}, not one of {', '.join(get_args(Resample))}"
     return "" if type(extractor.version) is int else f"its version is {extractor.version!r}, not a whole number"
 
 

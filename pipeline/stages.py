@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from extractors.contract import Faces, Int64, Kind, Person, Rows, Track, UInt8
+from extractors.contract import Faces, Int64, Kind, Person, Resample, Rows, Track, UInt8
 from pipeline import artifact, sound, video
 from pipeline.artifact import CropRows, Provenance
 from pipeline.errors import Problem, TrialError
@@ -134,7 +134,7 @@ def _feature(recipe: Recipe, items: Sequence[Item], publish: Publish) -> None:
         else:
             row_times_s = artifact.read_rows(inputs[Kind.TIMELINE]).times_s if Kind.TIMELINE in inputs else None
             track = extractor.extract(artifact.read_waveform(inputs[Kind.WAVEFORM]), row_times_s)
-        publish(item, partial(artifact.write_track, track=track), (), {})
+        publish(item, partial(artifact.write_track, track=track), tuple(getattr(extractor, "warnings", ())), {})
 
 
 def _embed(extractor: Any, faces: Path) -> Track:
@@ -146,27 +146,35 @@ def _embed(extractor: Any, faces: Path) -> Track:
         seen = first[rows.valid[first]]
         for start in range(0, len(seen), CROPS_AT_ONCE):
             some = seen[start : start + CROPS_AT_ONCE]
-            crops = _crops(file, rows, some, extractor.size_px)
+            crops = _crops(file, rows, some, extractor.size_px, getattr(extractor, "resample", "area"))
             for at in range(0, len(some), extractor.batch):
                 values[some[at : at + extractor.batch]] = extractor.embed(crops[at : at + extractor.batch])
-    return Track(values=values[first][of_row], times_s=rows.times_s, valid=rows.valid)
+    return Track(values=values[first][of_row], times_s=rows.times_s, valid=rows.valid, columns=getattr(extractor, "columns", ()))
 
 
-def _crops(file: h5py.File, rows: CropRows, which: Int64, size_px: int) -> UInt8:
+def _crops(file: h5py.File, rows: CropRows, which: Int64, size_px: int, resample: Resample = "area") -> UInt8:
     """(n, size_px, size_px, 3) uint8 RGB of the given rows."""
-    import cv2
-
     crops = np.empty((len(which), size_px, size_px, 3), np.uint8)
     for number, stored in enumerate(artifact.read_crops(file, rows, which)):
         picture = _picture(stored, rows)
         if picture is None:
             why = f"row {which[number]}"
             raise TrialError(Problem(what="a crop cannot be decoded", where=file.filename, why=why, fix="run verify, then run again"))
-        if picture.shape[0] != size_px:
-            shrinks = size_px < picture.shape[0]
-            picture = cv2.resize(picture, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        crops[number] = picture
+        crops[number] = picture if picture.shape[0] == size_px else _resized(picture, size_px, resample)
     return crops
+
+
+def _resized(picture: UInt8, size_px: int, resample: Resample) -> Any:
+    """(S, S, 3) uint8 -> (size_px, size_px, 3) uint8, as `VisualExtractor` says."""
+    if resample == "area":
+        import cv2
+
+        shrinks = size_px < picture.shape[0]
+        return cv2.resize(picture, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    from PIL import Image
+
+    filters = {"pil_bilinear": Image.Resampling.BILINEAR, "pil_bicubic": Image.Resampling.BICUBIC}
+    return np.asarray(Image.fromarray(picture).resize((size_px, size_px), filters[resample]))
 
 
 def _picture(stored: UInt8, rows: CropRows) -> Any:

@@ -19,6 +19,7 @@ SOUND = "  audio: {use: waveform}\n"
 OUTSIDE = """
 from dataclasses import dataclass
 from extractors.contract import Kind
+from extractors.registry import EXTRACTORS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Params:

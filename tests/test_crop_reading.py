@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from extractors.contract import Coding, Detections, Faces, Float32, Rows, UInt8
+from extractors.contract import Coding, Detections, Faces, Float32, Kind, Rows, UInt8
 from extractors.face import jpeg
 from pipeline import artifact, stages
 from pipeline.artifact import Provenance
@@ -89,3 +90,45 @@ def test_a_crop_that_is_no_picture_is_named(tmp_path: Path) -> None:
     path = written(tmp_path / "f.h5", "jpeg", [jpeg.encode(pictures(1)[0], 90), b"\xff\xd8 not a picture"])
     with pytest.raises(TrialError, match=r"f\.h5: a crop cannot be decoded: row 2; run verify, then run again"):
         stages._embed(Means(SIZE_PX), path)
+
+
+@pytest.mark.parametrize("size_px", [24, 112, 224])
+@pytest.mark.parametrize(("resample", "pillows"), [("pil_bilinear", Image.Resampling.BILINEAR), ("pil_bicubic", Image.Resampling.BICUBIC)])
+def test_crops_are_brought_to_size_as_pillow_does(tmp_path: Path, resample: Any, pillows: Image.Resampling, size_px: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+    with guarded_file(written(tmp_path / "f.h5", "raw", [image.tobytes() for image in images])) as file:
+        rows, which = artifact.read_crop_rows(file), np.array([0, 2, 4])
+        got = stages._crops(file, rows, which, size_px, resample)
+        by_area = stages._crops(file, rows, which, size_px)
+    for picture, image in zip(got, images, strict=True):
+        np.testing.assert_array_equal(picture, np.asarray(Image.fromarray(image).resize((size_px, size_px), pillows)))
+    assert not np.array_equal(got, by_area)
+
+
+def test_an_extractor_says_how_crops_are_resized_and_what_its_columns_are(tmp_path: Path) -> None:
+    class Named(Means):
+        columns, resample = ("red", "green", "blue"), "pil_bicubic"
+
+        def embed(self, crops: UInt8) -> Float32:
+            self.seen = crops
+            return super().embed(crops)
+
+    image = np.random.default_rng(0).integers(0, 256, (SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+    named, path = Named(24), written(tmp_path / "f.h5", "raw", [image.tobytes()])
+    track = stages._embed(named, path)
+    assert track.columns == Named.columns
+    np.testing.assert_array_equal(named.seen[0], np.asarray(Image.fromarray(image).resize((24, 24), Image.Resampling.BICUBIC)))
+    assert stages._embed(Means(24), path).columns == ()
+
+
+@pytest.mark.parametrize("warnings", [(), ["normalised otherwise"]])
+def test_an_extractors_warnings_are_published(tmp_path: Path, warnings: list[str]) -> None:
+    extractor: Any = Means(SIZE_PX)
+    if warnings:
+        extractor.warnings = warnings
+    faces = written(tmp_path / "f.h5", "raw", [image.tobytes() for image in pictures(2)])
+    item = stages.Item(key="k", trial="106", person="main", inputs=(faces,), target=tmp_path / "t.h5")
+    recipe = stages.Recipe(yields=Kind.FEATURE, reads=(Kind.FACES,), extractor=extractor)
+    said: list[Any] = []
+    stages.run(recipe, tmp_path / "106.mp4", [item], lambda item, write, warnings, media: said.append((item, warnings, media)))
+    assert said == [(item, tuple(warnings), {})]

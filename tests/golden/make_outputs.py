@@ -47,6 +47,9 @@ EACH = ("egemaps_lld", "egemaps_functionals")
 GAINS = {
     "dan": 0.6,
     "vggish": math.sqrt(2),
+    "vggish": math.sqrt(2),
+    "efficientnet_b0": 1.4,
+    "efficientnet_b2": 1.34,
 }
 DRAWN = 1_000_003  # numbers per tensor of stand-in weights, then repeated: a prime, so that no two rows of a matrix are alike
 
