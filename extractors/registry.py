@@ -28,7 +28,6 @@ EXTRACTORS: dict[str, Entry] = {
     "ir50": Entry("extractors.visual.ir50:Ir50", "extract"),
     "dan": Entry("extractors.visual.dan:Dan", "extract"),
     "resnet18": Entry("extractors.visual.resnet18:ResNet18", "extract"),
-    "iresnet50": Entry("extractors.visual.iresnet50:IResNet50", "extract"),
     "efficientnet_b0": Entry("extractors.visual.efficientnet:EfficientNetB0", "hub"),
     "efficientnet_b2": Entry("extractors.visual.efficientnet:EfficientNetB2", "hub"),
     "regnet_y": Entry("extractors.visual.regnet_y:RegNetY", "extract"),

@@ -56,6 +56,7 @@ class Dan:
     layout: ClassVar[Layout] = Layout(dropped=("fc.", "bn."))
     dim = CHANNELS
     size_px = 224
+    resample = "pil_bilinear"  # torchvision's Resize of a PIL image, as in its code
     batch = 32
 
     @staticmethod

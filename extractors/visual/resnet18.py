@@ -53,6 +53,7 @@ class ResNet18:
     layout: ClassVar[Layout] = Layout(converted=beside(*OWN_HEADS), dropped=OWN_HEADS)
     dim = 512
     size_px = 224
+    resample = "pil_bilinear"  # torchvision's Resize of a PIL image
     batch = 64
 
     @staticmethod

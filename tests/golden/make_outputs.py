@@ -47,7 +47,6 @@ EACH = ("egemaps_lld", "egemaps_functionals")
 GAINS = {
     "dan": 0.6,
     "vggish": math.sqrt(2),
-    "vggish": math.sqrt(2),
     "efficientnet_b0": 1.4,
     "efficientnet_b2": 1.34,
 }
