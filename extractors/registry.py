@@ -22,11 +22,13 @@ EXTRACTORS: dict[str, Entry] = {
     "folder": Entry("extractors.face.folder:Folder", "extract"),
     "onet": Entry("extractors.visual.onet:ONet", "extract"),
     "iresnet50": Entry("extractors.visual.iresnet50:IResNet50", "extract"),
+    "openface": Entry("extractors.visual.openface:OpenFace", "extract"),
     "vggish": Entry("extractors.audio.vggish:Vggish", "extract"),
     "logmel": Entry("extractors.audio.logmel:LogMel", "extract"),
     "mfcc39": Entry("extractors.audio.mfcc39:Mfcc39", "extract"),
     "egemaps_lld": Entry("extractors.audio.egemaps:EgemapsLld", "opensmile"),
     "egemaps_functionals": Entry("extractors.audio.egemaps:EgemapsFunctionals", "opensmile"),
+    "compare_lld": Entry("extractors.audio.compare:CompareLld", "opensmile"),
 }
 
 

@@ -138,7 +138,7 @@ SINGLE = {
     ),
     "precision": ("  f: {use: waveform, precision: float16}", [":4: stages.f.precision: waveform cannot run in 'float16'; known: float32"]),
     "precision unheard of": ("  f: {use: mtcnn, precision: float8}", [":4: stages.f.precision: mtcnn cannot run in 'float8'"]),
-    "root not wanted": ("  f: {use: mtcnn, root: here}", [":4: stages.f.root: only the folder extractor reads pictures; remove it"]),
+    "root not wanted": ("  f: {use: mtcnn, root: here}", [":4: stages.f.root: mtcnn reads nothing beside the videos; remove it"]),
     "root missing": ("  f: {use: folder}", [":4: stages.f: needs 'root: DIR'; name the folder that holds NAME/00001.jpg"]),
     "root empty": ("  f: {use: folder, root: ''}", [":4: stages.f.root: needs 'root: DIR'"]),
     "outside, not there": (
