@@ -166,6 +166,7 @@ def test_what_functionals_read_follows_the_hop() -> None:
 def test_without_opensmile_the_table_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     known = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "opensmile" else known(name, *rest))
-    monkeypatch.delitem(sys.modules, "extractors.audio.egemaps")
+    for module in ("egemaps", "smile"):
+        monkeypatch.delitem(sys.modules, f"extractors.audio.{module}")
     with pytest.raises(ExtractorError, match=r"No module named 'opensmile'; pip install 'affectpipe\[opensmile\]'"):
         registry.load("egemaps_lld")
