@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from extractors.audio import mel, mfcc39
 from extractors.audio.mfcc39 import COLUMNS, Mfcc39, cepstra, cepstra_at, with_slopes
 from extractors.contract import ExtractorError, Kind, Runtime, Waveform
 
@@ -34,6 +35,21 @@ def test_equals_opensmile(parity: Path) -> None:
             difference = float(np.abs(kept - expected).max())
             assert difference < facts["tolerance"]["limit"]
             assert difference < 2e-4
+
+
+MISTAKES = {"C0 first": ("ORDER", tuple(range(13))), "lifter": ("LIFTER", 21), "bands": ("N_BANDS", 25), "scale": ("FFT", 1024)}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_would_be_noticed(mistake: str, parity: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = json.loads((parity / "opensmile_mfcc39.json").read_text())["tolerance"]["limit"]
+    name, value = MISTAKES[mistake]
+    monkeypatch.setattr(mfcc39, name, value)
+    if name == "FFT":
+        monkeypatch.setattr(mel, name, value)
+    with np.load(parity / "opensmile_mfcc39.npz") as known:
+        values = extractor().extract(sound(known["wave"][0] / 32768), None).values
+        assert float(np.abs(values[:40] - known["mfcc_10ms"][0, :40]).max()) > 10 * limit
 
 
 @pytest.mark.parametrize("rate", ["25fps", "30fps"])
