@@ -41,7 +41,9 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("nowhere")
 def test_a_missing_program_is_told_with_both_ways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     both = r"set OPENFACE=/path/to/FeatureExtraction, or give the stage `root: DIR`"
-    with pytest.raises(RequestError, match=rf"there is no FeatureExtraction of OpenFace: \$OPENFACE is not set, and the PATH has none; {both}"):
+    with pytest.raises(
+        RequestError, match=rf"there is no FeatureExtraction of OpenFace: \$OPENFACE is not set, and the PATH has none; {both}"
+    ):
         openface.binary()
     (tmp_path / "text").write_text("not to be run")
     for named in (tmp_path / "absent", tmp_path / "text", tmp_path):
@@ -75,7 +77,11 @@ def test_it_is_given_words_not_a_command_line(program: Write, tmp_path: Path) ->
 
 
 FAILURES: dict[str, tuple[str, type[Exception], str]] = {
-    "exit status": ("print('loading'); print('ERROR: cannot open'); sys.exit(1)", TrialError, "gave no table: exit status 1: ERROR: cannot open"),
+    "exit status": (
+        "print('loading'); print('ERROR: cannot open'); sys.exit(1)",
+        TrialError,
+        "gave no table: exit status 1: ERROR: cannot open",
+    ),
     "complaint": ("print('a'); print('b', file=sys.stderr); sys.exit(3)", TrialError, "gave no table: exit status 3: b; run Feature"),
     "silent": ("sys.exit(2)", TrialError, "gave no table: exit status 2; run FeatureExtraction on it yourself"),
     "nothing": ("print('done')", TrialError, "gave no table: it wrote 0 tables, expected one"),

@@ -57,7 +57,7 @@ def _loaded(path: Path) -> dict[str, Tensor | Float64]:
     """Runs nothing that is in the file but the making of arrays: it was written by other hands as NumPy's, not torch's."""
     import torch
 
-    make: Any = np.ndarray.__reduce__(np.empty(0))[0]  # type: ignore[no-untyped-call]  # NumPy's own function, wherever it lies
+    make: Any = np.ndarray.__reduce__(np.empty(0))[0]  # NumPy's own function, wherever it lies
     names = [(make, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
     plain = [np.ndarray, np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))]
     with torch.serialization.safe_globals([*names, *plain]):

@@ -43,7 +43,9 @@ def test_says_what_the_contract_asks(name: str, rows: Rows) -> None:
     assert extractor.version >= 1
     assert extractor.yields is row.yields
     assert extractor.decoder in (None, "pyav", "ffmpeg", "openface")
-    assert (extractor.decoder is not None) == (row.offers in ("rows", "condition", "follow", "read_table")), "a decoder for those that see the source"
+    assert (extractor.decoder is not None) == (row.offers in ("rows", "condition", "follow", "read_table")), (
+        "a decoder for those that see the source"
+    )
     assert set(extractor.precisions) <= set(PRECISIONS)
     assert extractor.precisions[0] == "float32", "the default must be possible"
     assert type(extractor.needs_weights) is bool

@@ -135,7 +135,11 @@ BAD: dict[str, tuple[bytes | None, str, str]] = {
     "empty": (b"", "line 1 is not OpenFace's", "it names no column frame"),
     "another csv": (b"time,value\n0,1\n", "line 1 is not OpenFace's", "it names no column frame"),
     "cut short": (table(9).encode()[:-30], "line 10 is not OpenFace's", "values, the first line names 40"),
-    "a wrong number": (table(9).replace("0.03", "7.5").encode(), "line 4 is not OpenFace's", "AU01_r is '7.5', expected a number from 0 to 5"),
+    "a wrong number": (
+        table(9).replace("0.03", "7.5").encode(),
+        "line 4 is not OpenFace's",
+        "AU01_r is '7.5', expected a number from 0 to 5",
+    ),
     "noise": (bytes(range(256)) * 9000, "line 1 is not OpenFace's", ""),
 }
 
@@ -181,7 +185,7 @@ def test_what_is_missing_is_told_before_anything_runs(sample: Any, new_desk: Cal
 def test_a_failing_program_is_one_trials_failure(
     clips: dict[str, int], program: Callable[[], list[str]], some_clips: Callable[..., Any], new_desk: Callable[..., Any], tmp_path: Path
 ) -> None:
-    one, two = clips
+    one, _ = clips
     path = tmp_path / "bin" / "FeatureExtraction"
     path.write_text(path.read_text().replace("(folder /", f"if source.stem == {one!r}: sys.exit('ERROR: no face model')\n(folder /"))
     desk = new_desk(some_clips(*clips)[0], stages=STAGES.replace(", WHERE", ""))

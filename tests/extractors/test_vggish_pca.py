@@ -156,7 +156,9 @@ def test_the_digest_of_the_folder_covers_both_files_and_no_other(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_from_a_folder_of_both_files(reference: Callable[[str], Any], arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_a_folder_of_both_files(
+    reference: Callable[[str], Any], arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of the outputs that the reference recorded, before and after the last ReLU."""
     import torch
 
