@@ -30,6 +30,7 @@ Bool = npt.NDArray[np.bool_]
 Person = Literal["main", "left", "right"]
 Coding = Literal["jpeg", "raw"]
 Resample = Literal["area", "pil_bilinear", "pil_bicubic"]
+RootHolds = Literal["pictures", "tables"]
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -215,7 +216,7 @@ class Extractor(Protocol):
 
     Params: a frozen, keyword-only dataclass of bool, int, float, str, None, Literal and tuples of them, with a default for each.
     yields: what comes out. reads(params): the kinds that go in, the main one first; none for what reads the source itself.
-    decoder: the library that decodes for it ("pyav", "ffmpeg"), whose version is then part of the key.
+    decoder: what decodes for it ("pyav", "ffmpeg", or the user's "openface"), whose version is then part of the key.
     needs_weights: a weight file must be given. origin: where that file comes from. licence: of the output's terms of use.
     """
 
@@ -275,9 +276,24 @@ class FaceChooser(FaceExtractor, Protocol):
         ...
 
 
-class CropReader(Extractor, Protocol):
+class RootReader(Extractor, Protocol):
+    """One that reads what lies beside the videos, below a stage's `root`: pictures NAME/00001.jpg, or tables NAME.csv.
+
+    Without a decoder it needs the root; with one, a root takes the place of the decoder.
+    """
+
+    root_holds: ClassVar[RootHolds]
+
+
+class CropReader(RootReader, Protocol):
     def read(self, crops: Mapping[int, bytes], frames: Int64) -> Faces:
         """Encoded pictures by source frame number -> faces for the given source frames, masked where there is none."""
+        ...
+
+
+class TableReader(RootReader, Protocol):
+    def read_table(self, lines: Iterable[bytes], rows: Rows, n_frames: int) -> tuple[Track, tuple[str, ...]]:
+        """The lines of a table, the timeline's rows, how many frames the source has -> one row each, and warnings for the user."""
         ...
 
 

@@ -32,11 +32,13 @@ EXTRACTORS: dict[str, Entry] = {
     "efficientnet_b2": Entry("extractors.visual.efficientnet:EfficientNetB2", "hub"),
     "regnet_y": Entry("extractors.visual.regnet_y:RegNetY", "extract"),
     "dino_vit": Entry("extractors.visual.dino_vit:DinoVit", "hub"),
+    "openface": Entry("extractors.visual.openface:OpenFace", "extract"),
     "vggish": Entry("extractors.audio.vggish:Vggish", "extract"),
     "logmel": Entry("extractors.audio.logmel:LogMel", "extract"),
     "mfcc39": Entry("extractors.audio.mfcc39:Mfcc39", "extract"),
     "egemaps_lld": Entry("extractors.audio.egemaps:EgemapsLld", "opensmile"),
     "egemaps_functionals": Entry("extractors.audio.egemaps:EgemapsFunctionals", "opensmile"),
+    "compare_lld": Entry("extractors.audio.compare:CompareLld", "opensmile"),
 }
 
 

@@ -43,18 +43,20 @@ class Layout:
     any, no such pickle is opened. The classes need not be installed and none of their code is run: a bare nn.Module stands for each.
     converted: from the published names (and shapes) to the network's own; it may raise ValueError with the reason where it cannot.
     dropped: beginnings of names, after that, of tensors for other purposes (a classifier that is not used), which may be there or not.
+    files: what is read of a folder, where the weights may be one; the first is what makes it one.
     """
 
     classes: tuple[str, ...] = ()
     converted: Callable[[State], State] = as_published
     dropped: tuple[str, ...] = ()
+    files: tuple[str, ...] = FOLDER_FILES
 
 
 PLAIN = Layout()
 
 
-def find(name: str, folders: Iterable[Path]) -> Path | None:
-    """The first of the folders' files called `name`, or folders of a saved model (`FOLDER_FILES`), or None.
+def find(name: str, folders: Iterable[Path], files: Sequence[str] = FOLDER_FILES) -> Path | None:
+    """The first of the folders' files called `name`, or folders of a model that is saved as `files`, or None.
 
     Raises ExtractorError when `name` is not a bare file name: a stages file must not reach outside the weights folders.
     """
@@ -62,7 +64,7 @@ def find(name: str, folders: Iterable[Path]) -> Path | None:
         why = "it must be a bare file name, without a folder"
         raise ExtractorError(f"weights {name!r}", why=why, fix="put the file into a weights folder and give its name only")
     found = (folder / name for folder in folders)
-    return next((path for path in found if path.is_file() or (path / FOLDER_FILES[0]).is_file()), None)
+    return next((path for path in found if path.is_file() or (path / files[0]).is_file()), None)
 
 
 def describe_missing(extractor: type[Extractor], name: str, folders: Sequence[Path]) -> str:

@@ -12,7 +12,7 @@ from extractors import registry
 from extractors.registry import load
 from pipeline.memo import StatMemo
 
-DECODING = {"pyav": ("video", "decoder"), "ffmpeg": ("sound", "video", "decoder")}
+DECODING = {"pyav": ("video", "decoder"), "ffmpeg": ("sound", "video", "decoder"), "openface": ("openface",)}
 NOT_ITS_OWN = ("contract.py", "registry.py")  # every extractor imports the one; the other names them all
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from extractors.contract import Float64
-from pipeline import artifact, sound, video
+from pipeline import artifact, openface, sound, video
 from pipeline.annotations import compare_rows
 from pipeline.cache import Cache, State
 from pipeline.config import Config
@@ -43,7 +43,11 @@ def examine(prepared: Prepared, told: Callable[[int, int], None] | None = None) 
 def machine(config: Config, weights_folders: Sequence[Path], cache: Cache) -> list[dict[str, Any]]:
     """What this machine has: ok or not, and the words."""
     found = [{"what": "decoder", "ok": True, "is": video.decoder_version()}]
-    for what, ask in (("ffmpeg", _ffmpeg), ("GPU", _gpu), ("weights", lambda: _weights(config, weights_folders, cache))):
+    asked: list[tuple[str, Callable[[], str]]] = [("ffmpeg", _ffmpeg), ("GPU", _gpu)]
+    asked.append(("weights", lambda: _weights(config, weights_folders, cache)))
+    if any(stage.extractor.decoder == "openface" and stage.root is None for stage in config.stages):
+        asked.append(("OpenFace", lambda: str(openface.binary())))
+    for what, ask in asked:
         try:
             found.append({"what": what, "ok": True, "is": ask()})
         except AffectpipeError as error:

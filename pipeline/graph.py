@@ -22,7 +22,7 @@ class Stage:
     weights: str | None = None
     sha256: str | None = None
     precision: str = "float32"
-    root: Path | None = None  # of organisers' pictures
+    root: Path | None = None  # of pictures or tables beside the videos
     line: int = 1  # in the stages file
 
     @property

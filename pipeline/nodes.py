@@ -19,6 +19,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 OUTSIDE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 STAGE_KEYS = ("use", "from", "weights", "sha256", "precision", "root")
 CONTRACT = ("name", "version", "Params", "yields", "reads", "decoder", "precisions", "needs_weights", "origin", "licence")
+ROOT_FILES = {"pictures": "NAME/00001.jpg", "tables": "NAME.csv"}
 FILE_NAMES = ("index",)  # names that a store uses for its own files
 
 
@@ -104,10 +105,12 @@ class _Nodes:
             self.report((*place, "precision"), f"{extractor.name} cannot run in {precision!r}", f"known: {', '.join(extractor.precisions)}")
 
     def _check_root(self, place: Place, node: dict[str, Any], extractor: Any) -> None:
-        if "root" in node and extractor.name != "folder":
-            self.report((*place, "root"), "only the folder extractor reads pictures", "remove it")
-        if extractor.name == "folder" and not (isinstance(node.get("root"), str) and node["root"]):
-            self.report(self.document.at(place, "root"), "needs 'root: DIR'", "name the folder that holds NAME/00001.jpg")
+        holds = getattr(extractor, "root_holds", None)
+        if holds is None:
+            if "root" in node:
+                self.report((*place, "root"), f"{extractor.name} reads nothing beside the videos", "remove it")
+        elif ("root" in node or extractor.decoder is None) and not (isinstance(node.get("root"), str) and node["root"]):
+            self.report(self.document.at(place, "root"), "needs 'root: DIR'", f"name the folder that holds {ROOT_FILES[holds]}")
 
 
 def _faults(extractor: Any) -> str:
@@ -121,6 +124,8 @@ def _faults(extractor: Any) -> str:
     resample = getattr(extractor, "resample", "area")
     if resample not in get_args(Resample):
         return f"its resample is {resample!r}, not one of {', '.join(get_args(Resample))}"
+    if getattr(extractor, "root_holds", None) not in (None, *ROOT_FILES):
+        return f"its root_holds is {extractor.root_holds!r}, not one of {', '.join(ROOT_FILES)}"
     return "" if type(extractor.version) is int else f"its version is {extractor.version!r}, not a whole number"
 
 

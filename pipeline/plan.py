@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extractors.contract import ExtractorError, Kind, Person
-from extractors.weights import describe_missing, find
-from pipeline import sound, video
+from extractors.weights import PLAIN, describe_missing, find
+from pipeline import openface, roots, sound, video
 from pipeline.cache import Cache, State
 from pipeline.config import Config
 from pipeline.errors import Problem, RequestError
 from pipeline.graph import Stage, with_dependents, with_needed
 from pipeline.keys import KeyMaker, finding, identity, params_part, stage_part
-from pipeline.pictures import Pictures, check_root
+from pipeline.memo import StatMemo
 from pipeline.sources import digest_of
 from pipeline.trials import Trial
 
@@ -89,12 +89,13 @@ def find_weights(config: Config, folders: Sequence[Path], cache: Cache) -> tuple
             continue
         where = f"{config.path.name}:{stage.line}: stages.{stage.name}.weights"
         try:
-            path = find(stage.weights, folders)
+            files = getattr(stage.extractor, "layout", PLAIN).files
+            path = find(stage.weights, folders, files)
             if path is None:
                 why = describe_missing(stage.extractor, stage.weights, folders)
                 problems.append(Problem(what="weight file missing", where=where, why=why, fix="or name its folder with --weights DIR"))
                 continue
-            paths[stage.name], digests[stage.name] = path, digest_of(path, cache.digests)
+            paths[stage.name], digests[stage.name] = path, digest_of(path, cache.digests, files)
         except (ExtractorError, OSError) as error:
             problems.append(Problem(what="weight file cannot be read", where=where, why=str(error), fix="mend it, then run again"))
             continue
@@ -106,10 +107,12 @@ def find_weights(config: Config, folders: Sequence[Path], cache: Cache) -> tuple
     return paths, digests
 
 
-def decoder_part(stage: Stage) -> str | None:
+def decoder_part(stage: Stage, memo: StatMemo) -> str | None:
     """Name and version of what decodes for the stage. The sound's stream, start and gaps are found by the video's decoder."""
-    if stage.extractor.decoder is None:
+    if stage.extractor.decoder is None or stage.root is not None:
         return None
+    if stage.extractor.decoder == "openface":
+        return openface.version(memo)
     pictures = video.decoder_version()
     return pictures if stage.extractor.decoder == "pyav" else f"{sound.decoder_version()}, {pictures}"
 
@@ -131,12 +134,12 @@ def make_plan(
     force: Collection[str] = (),
     retry_failed: bool = False,
 ) -> Plan:
-    """Raises RequestError where a weight file or a folder of pictures is missing, or a named stage does not exist."""
+    """Raises RequestError where a weight file, a root or a program is missing, or a named stage does not exist."""
     for name in (*only, *force):
         config.stage(name)
-    roots = [(stage, problem) for stage in config.stages if stage.root and (problem := check_root(stage.root))]
-    if roots:
-        raise RequestError([replace(problem, what=f"stages.{stage.name}.root: {problem.what}") for stage, problem in roots])
+    unusable = [(stage, problem) for stage in config.stages if stage.root and (problem := roots.check(stage, stage.root))]
+    if unusable:
+        raise RequestError([replace(problem, what=f"stages.{stage.name}.root: {problem.what}") for stage, problem in unusable])
     weights, digests = find_weights(config, weights_folders, cache)
     # whatever is computed, the store needs its row axis
     wanted = with_needed(config.stages, (*only, config.timeline.name)) if only else {stage.name for stage in config.stages}
@@ -149,7 +152,7 @@ def make_plan(
             params=params_part(stage.params),
             precision=stage.precision,
             weights=digests.get(stage.name),
-            decoder=decoder_part(stage),
+            decoder=decoder_part(stage, cache.digests),
         )
         work.add(stage, part, wanted=stage.name in wanted)
     return Plan(
@@ -247,7 +250,7 @@ class _Work:
 
     def _pictures(self, stage: Stage) -> list[str | None]:
         assert stage.root is not None
-        return [Pictures(stage.root / trial.name).digest(self.cache.digests) for trial in self.trials]
+        return [roots.digest(stage, stage.root, trial, self.cache.digests) for trial in self.trials]
 
     def _keys(self, stage: Stage, part: Mapping[str, Any]) -> list[str]:
         maker, pictures = KeyMaker(part), self.pictures[stage.name]

@@ -95,6 +95,14 @@ class Process:
             filled += got
         return filled
 
+    def read_some(self, size: int) -> bytes:
+        """What there is, a byte at least and `size` at most; none at the output's end. Raises StalledError."""
+        assert self._child.stdout is not None
+        end = self._child.stdout.fileno()
+        if not _is_ready(end, select.POLLIN, self.stall_s):
+            raise StalledError(f"no output for {self.stall_s:g} s")
+        return os.read(end, size)
+
     def read(self, size: int) -> bytes:
         """`size` bytes, fewer at the output's end."""
         buffer = bytearray(size)

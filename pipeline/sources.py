@@ -145,12 +145,12 @@ def state_of(path: Path) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
-def digest_of(path: Path, memo: StatMemo) -> str:
-    """sha256 of the file's bytes, remembered by path, size, time and inode; of a saved model's folder that of its files' names and
-    digests. Raises OSError."""
+def digest_of(path: Path, memo: StatMemo, files: Sequence[str] = FOLDER_FILES) -> str:
+    """sha256 of the file's bytes, remembered by path, size, time and inode; of a saved model's folder that of the names and digests
+    of its `files`. Raises OSError."""
     if path.is_dir():
-        files = [path / file for file in FOLDER_FILES if (path / file).is_file()]
-        return hashlib.sha256("".join(f"{file.name} {digest_of(file, memo)}\n" for file in files).encode()).hexdigest()
+        read = [path / file for file in files if (path / file).is_file()]
+        return hashlib.sha256("".join(f"{file.name} {digest_of(file, memo)}\n" for file in read).encode()).hexdigest()
     name, before = os.path.abspath(path), path.stat()
     remembered = memo.get(name, before)
     if isinstance(remembered, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from extractors.contract import Faces, Int64, Kind, Person, Resample, Rows, Track, UInt8
-from pipeline import artifact, sound, video
+from extractors.contract import ExtractorError, Faces, Int64, Kind, Person, Resample, Rows, Track, UInt8
+from pipeline import artifact, openface, sound, tables, video
 from pipeline.artifact import CropRows, Provenance
 from pipeline.errors import Problem, TrialError
 from pipeline.hdf5 import guarded_file
@@ -42,7 +43,7 @@ Publish = Callable[[Item, Callable[[Path, Provenance], None], Sequence[str], dic
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What a stage does, whoever the trial is. reads: the kinds of its inputs, in order; root: of organisers' pictures."""
+    """What a stage does, whoever the trial is. reads: the kinds of its inputs, in order; root: of pictures or tables."""
 
     yields: Kind
     reads: tuple[Kind, ...]
@@ -60,7 +61,7 @@ def run(recipe: Recipe, source: Path, items: Sequence[Item], publish: Publish) -
     elif kind is Kind.FACES:
         _faces(extractor, source, recipe.root, items, publish)
     else:
-        _feature(recipe, items, publish)
+        _feature(recipe, source, items, publish)
 
 
 def _timeline(extractor: Any, source: Path, items: Sequence[Item], publish: Publish) -> None:
@@ -124,17 +125,41 @@ def _picture_warnings(pictures: Pictures) -> list[str]:
     )
 
 
-def _feature(recipe: Recipe, items: Sequence[Item], publish: Publish) -> None:
-    """Audio and visual extractors alike: one track per item."""
+def _feature(recipe: Recipe, source: Path, items: Sequence[Item], publish: Publish) -> None:
+    """Extractors of sound, of faces and of tables alike: one track per item."""
     extractor = recipe.extractor
     for item in items:
         inputs = dict(zip(recipe.reads, item.inputs, strict=True))
+        warnings: Sequence[str] = ()
         if Kind.FACES in inputs:
             track = _embed(extractor, inputs[Kind.FACES])
-        else:
+        elif Kind.WAVEFORM in inputs:
             row_times_s = artifact.read_rows(inputs[Kind.TIMELINE]).times_s if Kind.TIMELINE in inputs else None
             track = extractor.extract(artifact.read_waveform(inputs[Kind.WAVEFORM]), row_times_s)
-        publish(item, partial(artifact.write_track, track=track), tuple(getattr(extractor, "warnings", ())), {})
+        else:
+            track, warnings = _tabled(extractor, recipe.root, source, item)
+        publish(item, partial(artifact.write_track, track=track), (*getattr(extractor, "warnings", ()), *warnings), {})
+
+
+def _tabled(extractor: Any, root: Path | None, source: Path, item: Item) -> tuple[Track, Sequence[str]]:
+    """From the table that lies in the root, or from the one that the user's program makes of the source."""
+    rows, source_times_s = artifact.read_timeline(item.inputs[0])
+    n_frames = len(source_times_s)
+    with openface.computed_table(source, n_frames) if root is None else nullcontext(_table_in(root, source, item)) as path:
+        try:
+            with path.open("rb") as file:
+                read: tuple[Track, Sequence[str]] = extractor.read_table(tables.lines(file), rows, n_frames)
+        except ExtractorError as error:
+            raise TrialError(Problem(what=error.what, where=path.name, why=error.why, fix=error.fix)) from error
+    return read
+
+
+def _table_in(root: Path, source: Path, item: Item) -> Path:
+    path = tables.find_table(root, item.trial, source.stem)
+    if path is None:
+        names = " or ".join(dict.fromkeys((f"{item.trial}.csv", f"{source.stem}.csv")))
+        raise TrialError(Problem(what="there is no table", where=str(root), why=f"no {names} in it", fix="put it there, then run again"))
+    return path
 
 
 def _embed(extractor: Any, faces: Path) -> Track:

@@ -35,6 +35,9 @@ class Bare:
 class Loose(Fused):
     Params = dict
 
+class Rooted(Fused):
+    root_holds = "films"
+
 class Odd(Fused):
     yields = "smell"
 
@@ -138,8 +141,13 @@ SINGLE = {
     ),
     "precision": ("  f: {use: waveform, precision: float16}", [":4: stages.f.precision: waveform cannot run in 'float16'; known: float32"]),
     "precision unheard of": ("  f: {use: mtcnn, precision: float8}", [":4: stages.f.precision: mtcnn cannot run in 'float8'"]),
-    "root not wanted": ("  f: {use: mtcnn, root: here}", [":4: stages.f.root: only the folder extractor reads pictures; remove it"]),
+    "root not wanted": ("  f: {use: mtcnn, root: here}", [":4: stages.f.root: mtcnn reads nothing beside the videos; remove it"]),
     "root missing": ("  f: {use: folder}", [":4: stages.f: needs 'root: DIR'; name the folder that holds NAME/00001.jpg"]),
+    "root of tables empty": (
+        "  u: {use: openface, root: ''}",
+        [":4: stages.u.root: needs 'root: DIR'; name the folder that holds NAME.csv"],
+    ),
+    "root of tables is a number": ("  u: {use: openface, root: 5}", [":4: stages.u.root: needs 'root: DIR'"]),
     "root empty": ("  f: {use: folder, root: ''}", [":4: stages.f.root: needs 'root: DIR'"]),
     "outside, not there": (
         "  f: {use: 'no_such_package.x:Y'}",
@@ -162,6 +170,10 @@ SINGLE = {
         ["is not an extractor: it yields 'smell', not one of timeline, faces, waveform, feature"],
     ),
     "outside, odd version": ("  f: {use: 'outside_ext:Fractional'}", ["is not an extractor: its version is 1.5, not a whole number"]),
+    "outside, odd root": (
+        "  f: {use: 'outside_ext:Rooted'}",
+        ["is not an extractor: its root_holds is 'films', not one of pictures, tables"],
+    ),
     "thousands of hexadecimal digits": (
         f"  f: {{use: mtcnn, min_face_px: 0x{'f' * 5000}}}",
         [":4: stages.f.min_face_px: too large a number; write one of at most 4096 bits"],

@@ -38,6 +38,17 @@ def test_more_than_a_pipe_holds_goes_through_both_ways() -> None:
         assert process.read(1 << 20) == data[::-1]
 
 
+def test_some_output_is_what_there_is() -> None:
+    with python(ECHO, asked=True) as process:
+        process.write(b"one\n")
+        assert process.read_some(100) == b"ONE\n"
+        process.stall_s = 0.2
+        with pytest.raises(StalledError, match=r"^no output for 0\.2 s$"):
+            process.read_some(100)
+    with python("print(end='ab')") as process:
+        assert (process.read_some(1), process.read_some(1), process.read_some(1)) == (b"a", b"b", b"")
+
+
 def test_no_output_is_a_hang() -> None:
     with python("import time; time.sleep(60)", 0.2) as process, pytest.raises(StalledError, match=r"^no output for 0\.2 s$"):
         process.read(1)

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from extractors.audio.smile import HOP_S, LICENCE, LONG_S, SHORT_S, process, smile
 from extractors.contract import Float32, Float64, Kind, Runtime, Track, Waveform
 from extractors.windows import Windows, masked_track, sounding_s
 
-if importlib.util.find_spec("opensmile") is None:
-    # Said here, not when a model is built, so that the table of extractors can name the extra to install. It is not imported
-    # here: that takes a second.
-    raise ModuleNotFoundError("No module named 'opensmile'", name="opensmile")
-
 FeatureSet = Literal["eGeMAPSv02", "eGeMAPSv01b", "eGeMAPSv01a"]
-SPECTRAL_S = 0.020  # window of loudness, spectral and formant descriptors
-PITCH_S = 0.060  # window of pitch and what is measured from it; openSMILE yields nothing for less sound
-HOP_S = 0.010
 LEAST_WINDOW_S = 0.2
-LICENCE = "audEERING research licence"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +43,7 @@ class EgemapsLld:
         return (Kind.WAVEFORM,)
 
     def __init__(self, params: EgemapsLldParams, runtime: Runtime) -> None:
-        self._smile = _smile(params.feature_set, "LowLevelDescriptors")
+        self._smile = smile(params.feature_set, "LowLevelDescriptors")
         self._columns = tuple(self._smile.feature_names)
         self.dim = len(self._columns)
 
@@ -66,15 +56,15 @@ class EgemapsLld:
         in all the 60 ms; at the sound's end the last 10 ms may be missing, as in openSMILE's last row. Fewer than 60 ms of sound
         give no rows.
         """
-        if len(waveform.samples) < math.ceil(PITCH_S * waveform.rate_hz):
+        if len(waveform.samples) < math.ceil(LONG_S * waveform.rate_hz):
             return masked_track(
                 np.empty((0, self.dim), np.float32), times_s=np.empty(0), valid=np.empty(0, np.bool_), columns=self._columns
             )
-        values, start_s = _process(self._smile, waveform.samples, waveform.rate_hz)
+        values, start_s = process(self._smile, waveform.samples, waveform.rate_hz)
         end_s = sounding_s(waveform)[1]
-        inside = start_s + PITCH_S - HOP_S <= end_s + 1e-9
-        valid = inside & waveform.covers(start_s, np.minimum(start_s + PITCH_S, end_s)) & np.isfinite(values).all(axis=1)
-        return masked_track(values, times_s=start_s + SPECTRAL_S / 2, valid=valid, columns=self._columns)
+        inside = start_s + LONG_S - HOP_S <= end_s + 1e-9
+        valid = inside & waveform.covers(start_s, np.minimum(start_s + LONG_S, end_s)) & np.isfinite(values).all(axis=1)
+        return masked_track(values, times_s=start_s + SHORT_S / 2, valid=valid, columns=self._columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +105,7 @@ class EgemapsFunctionals:
         return (Kind.WAVEFORM, Kind.TIMELINE) if params.hop == "timeline" else (Kind.WAVEFORM,)
 
     def __init__(self, params: EgemapsFunctionalsParams, runtime: Runtime) -> None:
-        self._smile = _smile(params.feature_set, "Functionals")
+        self._smile = smile(params.feature_set, "Functionals")
         self._columns = tuple(self._smile.feature_names)
         self._params = params
         self.dim = len(self._columns)
@@ -145,29 +135,10 @@ class EgemapsFunctionals:
         valid = np.asarray(long_enough & waveform.covers(start_s, stop_s), dtype=np.bool_)
         values = np.full((len(times_s), self.dim), np.nan, np.float32)
         for i, sound in zip(np.flatnonzero(valid), _cut(waveform, start_s[valid], stop_s[valid]), strict=True):
-            values[i] = _process(self._smile, sound, waveform.rate_hz)[0][0]
+            values[i] = process(self._smile, sound, waveform.rate_hz)[0][0]
         return masked_track(values, times_s=times_s, valid=valid & np.isfinite(values).all(axis=1), columns=self._columns)
 
 
 def _cut(waveform: Waveform, start_s: Float64, stop_s: Float64) -> Iterator[Float32]:
     firsts, lasts = (np.rint(at_s * waveform.rate_hz).astype(np.int64) for at_s in (start_s, stop_s))
     return (waveform.samples[first:last] for first, last in zip(firsts, lasts, strict=True))
-
-
-def _smile(feature_set: FeatureSet, level: str) -> Any:
-    import opensmile
-
-    with warnings.catch_warnings():
-        # The older sets are asked for by name, to match published systems; that openSMILE prefers its newest is no news.
-        warnings.filterwarnings("ignore", message="Feature set .* is deprecated", category=UserWarning)
-        return opensmile.Smile(feature_set=opensmile.FeatureSet[feature_set], feature_level=opensmile.FeatureLevel[level])
-
-
-def _process(smile: Any, samples: Float32, rate_hz: int) -> tuple[Float32, Float64]:
-    """(S,) sound -> (T, D) float32 values and (T,) float64 seconds from the first sample to each row's start.
-
-    openSMILE is given 16-bit samples, and its binding turns the float 1.0 into the most negative of them: hence the limit.
-    """
-    frame = smile.process_signal(np.clip(samples, -1.0, 32767 / 32768), rate_hz)
-    start_s = frame.index.get_level_values("start").total_seconds().to_numpy(np.float64)
-    return frame.to_numpy(np.float32, copy=True), start_s

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from extractors.audio import whitening
 from extractors.audio.mel import N_BANDS, RATE_HZ, WINDOWS, log_mel
-from extractors.contract import Float32, Float64, Int64, Kind, Runtime, Track, Waveform
+from extractors.contract import ExtractorError, Float32, Float64, Int64, Kind, Runtime, Track, Waveform
 from extractors.networks import forward, loaded, place
-from extractors.weights import PLAIN, Layout
+from extractors.weights import Layout
 from extractors.windows import Windows, masked_track, require_rate, sounding_s
 
 ROWS = 96  # log-mel rows of an example
 EXAMPLES = Windows(length=(ROWS - 1) * WINDOWS.hop + WINDOWS.length, hop=ROWS * WINDOWS.hop, rate_hz=RATE_HZ)
 EXAMPLE_S = EXAMPLES.length / RATE_HZ  # 0.975 s
 BATCH = 32
+FILES = ("vggish-10086976.pth", "vggish_pca_params-970ea276.pth")  # the network, and what follows it on request
 TAIL_S = 1  # by so much the sound's last sample is repeated, so that an example can start at any time before its end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VggishParams:
-    """hop: where examples start. output: before or after the last layer's ReLU, with the same weights.
+    """hop: where examples start. output: before or after the last layer's ReLU, with the same weights; or what follows of either by
+    AudioSet's whitening and 8 bits ("pca" and "relu_pca"), for which `weights` is a folder of both published files.
 
-    "pre_activation" is what Google's own model and the published affect systems give, and the other follows from it as
-    max(0, x), not the reverse; hence the default.
+    "pre_activation" is what Google's own model and the published affect systems give, and all others follow from it, not the
+    reverse; hence the default.
     """
 
     hop: Literal["timeline", "native"] = "timeline"
-    output: Literal["pre_activation", "relu"] = "pre_activation"
+    output: Literal["pre_activation", "relu", "pca", "relu_pca"] = "pre_activation"
 
 
 class Vggish:
@@ -48,7 +52,7 @@ class Vggish:
     needs_weights: ClassVar[bool] = True
     origin: ClassVar[str] = "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth"
     licence: ClassVar[str] = "Apache-2.0"
-    layout: ClassVar[Layout] = PLAIN
+    layout: ClassVar[Layout] = Layout(files=FILES)
     dim = 128
 
     @staticmethod
@@ -62,13 +66,15 @@ class Vggish:
         return VGG(make_layers(), postprocess=False)
 
     def __init__(self, params: VggishParams, runtime: Runtime) -> None:
-        network = loaded(self, params, runtime)
-        if params.output == "pre_activation":
+        folder = runtime.weights if runtime.weights and runtime.weights.is_dir() else None
+        self._whitening = _whitening(runtime.weights, folder) if params.output.endswith("pca") else None
+        network = loaded(self, params, replace(runtime, weights=folder / FILES[0]) if folder else runtime)
+        if not params.output.startswith("relu"):
             network.embeddings = network.embeddings[:-1]
         self._network, self._runtime, self._hop = place(network, runtime), runtime, params.hop
 
     def extract(self, waveform: Waveform, row_times_s: Float64 | None) -> Track:
-        """values: (T, 128) float32.
+        """values: (T, 128) float32, after the whitening whole numbers from 0 to 255.
 
         hop "timeline": row t hears [t, t + 0.975 s), so it looks ahead; its time is t, that of the timeline's row. Where the
         sound ends inside that, its last sample is repeated; where the sound has not begun, has a gap, or is over, the row is
@@ -101,7 +107,15 @@ class Vggish:
         for i in range(0, len(starts), BATCH):
             examples = rows[starts[i : i + BATCH, None] + np.arange(ROWS)].reshape(-1, 1, ROWS, N_BANDS)
             values[i : i + BATCH] = forward(self._network, examples, self._runtime)
-        return values
+        return values if self._whitening is None else self._whitening.apply(values)
+
+
+def _whitening(weights: Path | None, folder: Path | None) -> whitening.Whitening:
+    if folder is None:
+        why = f"it takes two files, {' and '.join(FILES)}, and {weights} is one"
+        fix = "put both into a folder in a weights folder, under these names, and name that folder in `weights`"
+        raise ExtractorError("vggish cannot give its output whitened", why=why, fix=fix)
+    return whitening.read(folder / FILES[1])
 
 
 def example_starts(times_s: Float64) -> Int64:

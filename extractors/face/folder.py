@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from extractors.contract import Detections, ExtractorError, Faces, Int64, Kind, Runtime, UInt8
+from extractors.contract import Detections, ExtractorError, Faces, Int64, Kind, RootHolds, Runtime, UInt8
 from extractors.face import jpeg
 
 
@@ -36,6 +36,7 @@ class Folder:
     needs_weights: ClassVar[bool] = False
     origin: ClassVar[str] = ""
     licence: ClassVar[str] = "that of the data set"
+    root_holds: ClassVar[RootHolds] = "pictures"
 
     def __init__(self, params: FolderParams, runtime: Runtime) -> None:
         self.params = params

@@ -32,7 +32,7 @@ class Row:
     """
 
     yields: Kind
-    offers: Literal["rows", "condition", "follow", "read", "embed", "extract"]
+    offers: Literal["rows", "condition", "follow", "read", "read_table", "embed", "extract"]
     reads: tuple[Kind, ...] = ()
     dim: int = 0
     any_rate: bool = False
@@ -60,9 +60,10 @@ ROWS = {
     "efficientnet_b2": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=1408, params={"output": "logits"}),
     "regnet_y": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=440, params={"size": "1_6gf", "input_px": 224}),
     "dino_vit": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=384, params={"size": "s8", "normalisation": "half"}),
+    "openface": Row(yields=Kind.FEATURE, offers="read_table", reads=(Kind.TIMELINE,), dim=36, params={"columns": "paired"}),
     "vggish": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS_ROWS, dim=128, params={"hop": "native", "output": "relu"}),
     "logmel": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=64),
-    "mfcc39": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=39),
+    "mfcc39": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=39, params={"hop": "timeline"}),
     "egemaps_lld": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=25, any_rate=True, params={"feature_set": "eGeMAPSv01a"}),
     "egemaps_functionals": Row(
         yields=Kind.FEATURE,
@@ -72,6 +73,7 @@ ROWS = {
         any_rate=True,
         params={"feature_set": "eGeMAPSv01b", "window_s": 0.5, "hop": "window", "anchor": "end"},
     ),
+    "compare_lld": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=65, any_rate=True, params={"deltas": True}),
 }
 
 

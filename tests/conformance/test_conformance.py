@@ -42,8 +42,10 @@ def test_says_what_the_contract_asks(name: str, rows: Rows) -> None:
     assert type(extractor.version) is int
     assert extractor.version >= 1
     assert extractor.yields is row.yields
-    assert extractor.decoder in (None, "pyav", "ffmpeg")
-    assert (extractor.decoder is not None) == (row.offers in ("rows", "condition", "follow")), "a decoder for those that see the source"
+    assert extractor.decoder in (None, "pyav", "ffmpeg", "openface")
+    assert (extractor.decoder is not None) == (row.offers in ("rows", "condition", "follow", "read_table")), (
+        "a decoder for those that see the source"
+    )
     assert set(extractor.precisions) <= set(PRECISIONS)
     assert extractor.precisions[0] == "float32", "the default must be possible"
     assert type(extractor.needs_weights) is bool
@@ -52,7 +54,8 @@ def test_says_what_the_contract_asks(name: str, rows: Rows) -> None:
     assert extractor.__doc__
     assert callable(getattr(extractor, row.offers))
     assert extractor.reads(extractor.Params()) == row.reads
-    assert set(extractor.reads(extractor.Params(**row.params))) <= set(row.reads)
+    assert set(extractor.reads(extractor.Params(**row.params))) <= {*row.reads, Kind.TIMELINE}
+    assert hasattr(extractor, "root_holds") == (row.offers in ("read", "read_table"))
 
 
 def is_plain(hint: Any) -> bool:

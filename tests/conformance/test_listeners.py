@@ -19,6 +19,7 @@ Listener = tuple[str, dict[str, Any]]  # an extractor's name and its parameters
 Samples = npt.NDArray[np.floating[Any]]
 RATE_HZ = 16000
 LARGEST_FLOAT16 = 65504.0  # a store's default type
+WIDE = ("compare_lld",)  # those that exceed it, which their documentation says
 
 
 def waveform(samples: Samples, silent_s: Sequence[tuple[float, float]] = (), rate_hz: int = RATE_HZ) -> Waveform:
@@ -49,7 +50,7 @@ class Subject:
         assert track.values.shape == (len(track.times_s), self.extractor.dim)
         assert track.times_s.dtype == np.float64
         assert np.isnan(track.values[~track.valid]).all()
-        assert np.abs(track.values[track.valid]).max(initial=0) <= LARGEST_FLOAT16
+        assert np.abs(track.values[track.valid]).max(initial=0) <= LARGEST_FLOAT16 or self.extractor.name in WIDE
         assert len(set(track.columns)) in (0, self.extractor.dim)
         if self.reads_rows:  # a row may be of the second before or after it
             np.testing.assert_array_equal(track.times_s, times_s)
@@ -157,8 +158,9 @@ def test_the_same_sound_gives_the_same_bits(listener: Listener, subject: Subject
 def test_a_minute_is_in_its_place(subject: Subject, voice: Samples) -> None:
     """The first rows are those of the sound's beginning alone, and a gap far into it is masked where it is."""
     sound = waveform(voice, [(40, 41.2)])
-    long = subject.hear(sound, np.arange(0, 60, 2.0))
-    short = subject.hear(waveform(voice[: 2 * RATE_HZ]), np.array([0.0]))
+    early = np.arange(0, 1.9, 0.2)  # a row may depend on those about it
+    long = subject.hear(sound, np.concatenate([early, np.arange(2, 60, 2.0)]))
+    short = subject.hear(waveform(voice[: 2 * RATE_HZ]), early)
     heard = np.isin(short.times_s, long.times_s) & (short.times_s < 0.9)
     assert heard.any()
     close(long.values[np.isin(long.times_s, short.times_s[heard])], short.values[heard])

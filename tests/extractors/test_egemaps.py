@@ -68,6 +68,19 @@ def test_functionals_equal_the_reference(parity: Path) -> None:
             assert (np.abs(track.values - expected) / (1 + np.abs(expected))).max() < LIMIT
 
 
+@pytest.mark.parametrize("array", ["egemapsv02_lld", "egemapsv01a_lld"])
+def test_a_mistake_would_be_noticed(array: str, parity: Path) -> None:
+    """Rows of one later, samples of another scale, the other version's descriptors."""
+    feature_set = {"egemapsv02_lld": "eGeMAPSv02", "egemapsv01a_lld": "eGeMAPSv01a"}[array]
+    with np.load(parity / "opensmile_egemaps.npz") as known:
+        wave, expected = known["wave"][0], known[array][0]
+        other = known["egemapsv01a_lld" if array == "egemapsv02_lld" else "egemapsv02_lld"][0]
+    values, half = (lld(feature_set=feature_set).extract(sound(wave / scale), None).values for scale in (32768, 65536))
+    n = min(expected.shape[1], other.shape[1])
+    for wrong in (values[1:25], half[:24], np.hstack([other[:, :n], expected[:, n:]])):
+        assert (np.abs(wrong - expected) / (1 + np.abs(expected))).max() > 10 * LIMIT
+
+
 def test_v01b_has_23_descriptors_and_88_functionals_and_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -166,6 +179,7 @@ def test_what_functionals_read_follows_the_hop() -> None:
 def test_without_opensmile_the_table_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     known = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "opensmile" else known(name, *rest))
-    monkeypatch.delitem(sys.modules, "extractors.audio.egemaps")
+    for module in ("egemaps", "smile"):
+        monkeypatch.delitem(sys.modules, f"extractors.audio.{module}")
     with pytest.raises(ExtractorError, match=r"No module named 'opensmile'; pip install 'affectpipe\[opensmile\]'"):
         registry.load("egemaps_lld")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from extractors.audio import mel
 from extractors.audio.logmel import LogMel
 from extractors.audio.mel import log_mel
 from extractors.contract import ExtractorError, Runtime, Waveform
@@ -37,6 +38,16 @@ def test_equals_the_reference_of_the_framing(parity: Path) -> None:
     with np.load(parity / "vggish_framing.npz") as known:
         padded = np.pad(known["wave"] / 32768, (0, 16000), mode="edge")
         np.testing.assert_allclose(log_mel(padded.astype(np.float32)), known["logmel"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("mistake", ["offset", "bands", "a longer FFT"])
+def test_a_mistake_would_be_noticed(mistake: str, parity: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bands = mel.mel_bands
+    wrong = {"offset": ("LOG_OFFSET", 1e-6), "bands": ("mel_bands", lambda n, *_: bands(n, 0.0, 8000.0)), "a longer FFT": ("FFT", 1024)}
+    monkeypatch.setattr(mel, *wrong[mistake])
+    with np.load(parity / "vggish.npz") as known:
+        values = log_mel((known["wave"][0] / 32768).astype(np.float32))
+        assert np.abs(values[:96] - known["out_logmel"][0]).max() > 0.05
 
 
 def test_a_tone_is_found_in_its_band_at_its_time() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
-from extractors.audio.mfcc39 import COLUMNS, Mfcc39, cepstra, with_slopes
-from extractors.contract import ExtractorError, Runtime, Waveform
+from extractors.audio import mel, mfcc39
+from extractors.audio.mfcc39 import COLUMNS, Mfcc39, cepstra, cepstra_at, with_slopes
+from extractors.contract import ExtractorError, Kind, Runtime, Waveform
 
 
 def sound(samples: np.ndarray, rate_hz: int = 16000) -> Waveform:
@@ -18,8 +20,8 @@ def sound(samples: np.ndarray, rate_hz: int = 16000) -> Waveform:
     return Waveform(samples=samples.astype(np.float32), rate_hz=rate_hz, valid=np.ones(blocks, np.bool_))
 
 
-def extractor() -> Mfcc39:
-    return Mfcc39(Mfcc39.Params(), Runtime())
+def extractor(hop: Literal["native", "timeline"] = "native") -> Mfcc39:
+    return Mfcc39(Mfcc39.Params(hop=hop), Runtime())
 
 
 def test_equals_opensmile(parity: Path) -> None:
@@ -35,15 +37,75 @@ def test_equals_opensmile(parity: Path) -> None:
             assert difference < 2e-4
 
 
-def test_equals_opensmile_at_other_frame_starts(parity: Path) -> None:
-    """At 25 rows a second openSMILE's rows start at every fourth of ours: the same 13 values, though not the same slopes."""
+MISTAKES = {"C0 first": ("ORDER", tuple(range(13))), "lifter": ("LIFTER", 21), "bands": ("N_BANDS", 25), "scale": ("FFT", 1024)}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_would_be_noticed(mistake: str, parity: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = json.loads((parity / "opensmile_mfcc39.json").read_text())["tolerance"]["limit"]
+    name, value = MISTAKES[mistake]
+    monkeypatch.setattr(mfcc39, name, value)
+    if name == "FFT":
+        monkeypatch.setattr(mel, name, value)
     with np.load(parity / "opensmile_mfcc39.npz") as known:
-        starts = known["start_25fps"]
-        assert not (starts % 160).any()
-        rows = starts[starts + 400 <= 32000] // 160
-        for wave, expected in zip(known["wave"], known["mfcc_25fps"], strict=True):
-            ours = cepstra((wave / 32768).astype(np.float32))
-            np.testing.assert_allclose(ours[rows], expected[: len(rows), :13], rtol=0, atol=2e-4)
+        values = extractor().extract(sound(known["wave"][0] / 32768), None).values
+        assert float(np.abs(values[:40] - known["mfcc_10ms"][0, :40]).max()) > 10 * limit
+
+
+@pytest.mark.parametrize("rate", ["25fps", "30fps"])
+def test_a_row_per_frame_equals_opensmile(rate: str, parity: Path) -> None:
+    """With its frame step set to the video's, slopes over frames and all, on a timeline of the very times at which its rows start."""
+    with np.load(parity / "opensmile_mfcc39.npz") as known:
+        times_s = known[f"start_{rate}"] / 16000
+        for wave, expected in zip(known["wave"], known[f"mfcc_{rate}"], strict=True):
+            track = extractor("timeline").extract(sound(wave / 32768), times_s)
+            assert track.values.shape == expected.shape
+            assert track.valid.all()
+            assert float(np.abs(track.values - expected).max()) < 2e-4
+            np.testing.assert_array_equal(track.times_s, times_s)
+            every_10_ms = extractor().extract(sound(wave / 32768), None)
+            if rate == "25fps":  # every fourth of ours: the same 13 values, though not the same slopes
+                np.testing.assert_array_equal(track.values[:, :13], every_10_ms.values[::4, :13][: len(times_s)])
+                assert np.abs(track.values[:, 13:] - every_10_ms.values[::4, 13:][: len(times_s)]).max() > 1
+
+
+def test_opensmiles_step_of_a_frame_is_not_the_frames(parity: Path) -> None:
+    """At 30 frames a second it steps by 533 samples. Rows at the frames' own times leave it by a third of a sample each."""
+    with np.load(parity / "opensmile_mfcc39.npz") as known:
+        assert set(np.diff(known["start_30fps"]).tolist()) == {533}
+        wave, expected = known["wave"][0], known["mfcc_30fps"][0]
+        track = extractor("timeline").extract(sound(wave / 32768), np.arange(60) / 30)
+        differences = np.abs(track.values - expected)
+        assert differences[0, :13].max() < 2e-4  # the one window that starts at the same sample
+        assert differences[30:].max() > 0.1
+
+
+def test_rows_of_the_timeline() -> None:
+    """Of one time they are one window; where it is not fully inside the sound, or the source has none, they are not valid."""
+    waveform = sound(np.random.default_rng(3).normal(0, 0.1, 16000))
+    waveform.valid[30:35] = False
+    times_s = np.array([0.0, 0.04, 0.04, 0.1, 0.2751, 0.31, 0.35, 0.5, 0.975, 0.9751, 1.0, 7.0])
+    track = extractor("timeline").extract(waveform, times_s)
+    assert track.valid.tolist() == [True] * 4 + [False, False, True, True, True, False, False, False]
+    np.testing.assert_array_equal(track.times_s, times_s)
+    np.testing.assert_array_equal(track.values[1], track.values[2])
+    native = extractor().extract(sound(waveform.samples), None)
+    np.testing.assert_array_equal(track.values[[0, 1, 3, 6, 7], :13], native.values[[0, 4, 10, 35, 50], :13])
+    assert not extractor("timeline").extract(sound(np.zeros(0)), times_s).valid.any()
+    assert extractor("timeline").extract(waveform, np.zeros(0)).values.shape == (0, 39)
+
+
+def test_rows_of_a_long_timeline_do_not_depend_on_batches() -> None:
+    samples = np.random.default_rng(4).normal(0, 0.1, 160 * 3000).astype(np.float32)
+    starts = np.arange(2990) * 160
+    assert cepstra_at(samples, starts).tobytes() == cepstra(samples)[:2990].tobytes()
+
+
+def test_what_it_reads_follows_the_hop() -> None:
+    assert Mfcc39.reads(Mfcc39.Params()) == (Kind.WAVEFORM,)
+    assert Mfcc39.reads(Mfcc39.Params(hop="timeline")) == (Kind.WAVEFORM, Kind.TIMELINE)
+    with pytest.raises(ValueError, match="mfcc39: expected the timeline's row times for hop 'timeline', got none"):
+        extractor("timeline").extract(sound(np.zeros(800)), None)
 
 
 def test_columns_say_what_they_hold() -> None:

@@ -73,6 +73,40 @@ def test_equals_the_reference(output: str, array: str, weights: Path, parity: Pa
 
 
 @pytest.mark.slow
+def test_a_mistake_would_be_noticed(weights: Path, parity: Path) -> None:
+    """The other convention of the last ReLU, places flattened channel by channel, and frequency before time."""
+    import torch
+
+    limit = json.loads((parity / "vggish.json").read_text())["tolerance"]["limit"]
+    vggish = Vggish(Vggish.Params(hop="native"), Runtime(weights=weights))
+    with np.load(parity / "vggish.npz") as known:
+        waves, expected, relu = known["wave"], known["out_pre_activation"], known["out_embedding_relu"]
+    assert np.abs(relu - expected).max() / expected.std() > 100 * limit
+    first = vggish._network.embeddings[0]
+    by_place = first.weight.data.reshape(4096, 6, 4, 512)
+    for order in ((0, 3, 1, 2), (0, 2, 1, 3)):
+        first.weight = torch.nn.Parameter(by_place.permute(*order).reshape(4096, -1), requires_grad=False)
+        values = np.stack([vggish.extract(sound(wave / 32768), None).values[0] for wave in waves])
+        assert np.abs(values - expected).max() / expected.std() > 100 * limit
+
+
+@pytest.mark.slow
+def test_the_file_of_another_network_is_refused(weights: Path, tmp_path: Path) -> None:
+    """A published one is a bare state dict; what training scripts wrap around it is taken off."""
+    import torch
+
+    state = torch.load(weights, weights_only=True, mmap=True)
+    del state["features.3.bias"]
+    state["pproc.pca_means"] = torch.zeros(128, 1)
+    state["embeddings.4.weight"] = torch.zeros(64, 4096)
+    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "other.pth")
+    said = r"other\.pth cannot be loaded: .*1 missing \(features\.3\.bias\), 1 unexpected \(pproc\.pca_means\), .*\(64, 4096\)"
+    with pytest.raises(ExtractorError, match=said):
+        Vggish(Vggish.Params(), Runtime(weights=tmp_path / "other.pth"))
+    (tmp_path / "other.pth").unlink()  # a quarter of a gigabyte, which pytest would keep for three runs
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rate_hz", [25.0, 60.0])
 def test_rows_of_the_timeline_equal_the_published_framing(rate_hz: float, per_row: Vggish, weights: Path, parity: Path) -> None:
     """Each row's example cut by hand from the reference's log-mel, through the package's own network."""

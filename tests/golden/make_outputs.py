@@ -32,8 +32,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "timeline": {"30 Hz": {"rate_hz": 30.0}},
     "waveform": {"peak": {"peak_dbfs": -3.0}},
     "vggish": {"native": {"hop": "native", "output": "relu"}},
+    "mfcc39": {"timeline": {"hop": "timeline"}},
     "egemaps_lld": {"v01a": {"feature_set": "eGeMAPSv01a"}},
     "egemaps_functionals": {"window": {"hop": "window", "window_s": 0.5}},
+    "compare_lld": {"deltas": {"deltas": True}},
+    "openface": {"paired": {"columns": "paired"}},
 }
 # The largest difference, in units of the array's root mean square. In float32 another processor or torch build sums in another
 # order, which moves these outputs by 1e-7 to 2e-5; the finest mistake known, a normalisation's epsilon of 2e-5 for 1e-5, by 5e-4.
@@ -41,8 +44,8 @@ LIMIT = 1e-4
 # openSMILE's columns differ in size by orders, so each value counts for itself, and its builds differ by more.
 # The detector refines a box in steps that amplify rounding: 5e-4 is 0.05 pixels. Crops have been through JPEG and OpenCV's
 # fixed-point arithmetic, which differs by a grey level between builds: 0.01 of them.
-LIMITS = {"egemaps_lld": 1e-3, "egemaps_functionals": 1e-3, "mtcnn": 5e-4, "crop": 1e-2}
-EACH = ("egemaps_lld", "egemaps_functionals")
+LIMITS = {"egemaps_lld": 1e-3, "egemaps_functionals": 1e-3, "compare_lld": 1e-3, "mtcnn": 5e-4, "crop": 1e-2}
+EACH = ("egemaps_lld", "egemaps_functionals", "compare_lld")
 # Of stand-in weights: where it is not 1, the gain at which a network's activations neither die out nor grow without end.
 GAINS = {
     "dan": 0.6,
@@ -86,6 +89,19 @@ def crops(size_px: int) -> UInt8:
     noise = (uniform("crops", 8 * 8 * 3).reshape(8, 8, 3) * 127 + 128).astype(np.uint8)
     coarse = np.kron(noise, np.ones((-(-size_px // 8), -(-size_px // 8), 1), np.uint8))[:size_px, :size_px]
     return np.stack([face, face[:, ::-1], coarse]).astype(np.uint8)
+
+
+def units() -> list[bytes]:
+    """The lines of a table of action units: 4 frames, in the second of which nobody was tracked, and two people in the third."""
+    from extractors.visual.openface import NEEDED
+
+    lines = [",".join(NEEDED)]
+    for frame, success in ((1, 1), (2, 0), (3, 1), (3, 1), (4, 1)):
+        shares = np.abs(uniform(f"units {len(lines)}", len(NEEDED)))
+        values = {name: round(5 * share, 2) if name.endswith("_r") else round(share) for name, share in zip(NEEDED, shares, strict=True)}
+        values |= {"frame": frame, "success": success, "confidence": round(shares[2], 2)}
+        lines.append(",".join(f"{values[name]:g}" for name in NEEDED))
+    return [f"{line}\n".encode() for line in lines]
 
 
 def weight_file(name: str, folder: Path) -> Path | None:
@@ -134,6 +150,9 @@ def _arrays(extractor: Any) -> Outputs:
         return _face_arrays(_faces(extractor))
     if hasattr(extractor, "embed"):
         return {"values": extractor.embed(crops(extractor.size_px))}
+    if hasattr(extractor, "read_table"):
+        table: Track = extractor.read_table(units(), Rows(times_s=np.arange(6) / 25, frame=np.array([0, 1, 1, 2, 3, 9])), 4)[0]
+        return {"values": table.values, "times_s": table.times_s, "valid": table.valid}
     track: Track = extractor.extract(sound(), np.array([0.0, 0.35, 0.7, 1.21, 1.3]))
     step = max(1, len(track.values) // 12)  # some rows of all parts of the sound say as much as all rows
     return {"values": track.values[::step], "times_s": track.times_s[::step], "valid": track.valid}
