@@ -95,8 +95,11 @@ GEOMETRY = (
 FOUND = ("frame", "track", "boxes", "landmarks", "prob", "shots")
 
 
-def write_faces(path: Path, about: Provenance, *, faces: Faces, rows: Rows) -> None:
-    """Rows of the timeline; values (T, 15) are the geometry, flat; `jpeg` or `raw` holds the crops of all rows end to end."""
+def write_faces(path: Path, about: Provenance, *, faces: Faces, rows: Rows, found_in: str = "") -> None:
+    """Rows of the timeline; values (T, 15) are the geometry, flat; `jpeg` or `raw` holds the crops of all rows end to end.
+
+    found_in: the key of the artifact from which `found` is taken, where this one is only another choice.
+    """
     at = np.searchsorted(faces.frame, rows.frame)
     geometry = np.concatenate([faces.boxes, faces.prob[:, None], faces.landmarks.reshape(-1, 10)], axis=1)[at]
     sizes = np.fromiter(map(len, faces.crops), np.int64, len(faces.crops))[at]
@@ -111,6 +114,8 @@ def write_faces(path: Path, about: Provenance, *, faces: Faces, rows: Rows) -> N
         for name in FOUND:
             file[f"found/{name}"] = getattr(faces.found, name)
         file.attrs["size_px"] = faces.size_px
+        if found_in:
+            file.attrs["found_in"] = found_in
 
 
 def _write_crops(data: h5py.Dataset, crops: Sequence[bytes], at: Int64) -> None:

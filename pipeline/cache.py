@@ -28,7 +28,7 @@ class State(StrEnum):
 class Seal(TypedDict):
     """What is remembered of a whole artifact: its data's digest, warnings, what it was made of, for whom, and what that cost.
 
-    finding: of faces that can be chosen from again, see `keys.finding`; else empty.
+    finding: of faces that can be chosen from again, see `keys.finding`; else empty. found_in: the key of those it was chosen from.
     """
 
     data: str
@@ -38,6 +38,7 @@ class Seal(TypedDict):
     trial: str
     seconds: float
     finding: str
+    found_in: str
 
 
 class Cache:
@@ -94,6 +95,7 @@ class Cache:
             trial=about["trial"],
             seconds=about["seconds"],
             finding=about.get("finding", ""),
+            found_in=about.get("found_in", ""),
         )
         self.seals(stage).put(key, stat, found, settled=True)
         return found
@@ -120,6 +122,10 @@ class Cache:
 
     def forget_failure(self, stage: str, key: str) -> None:
         self.failure_path(stage, key).unlink(missing_ok=True)
+
+    def stages(self) -> list[str]:
+        """The names of all stages of which anything is remembered, whichever stages file they are of."""
+        return sorted(path.parent.name for path in self.root.glob("*/seals.json"))
 
     def artifacts(self, stage: str | None = None) -> Iterator[tuple[str, str, Path]]:
         """(stage, key, path) of every visible artifact."""

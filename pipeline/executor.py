@@ -62,7 +62,7 @@ def _job(plan: Plan, cache: Cache, tasks: Sequence[Task], device: str) -> Job:
 def _item(cache: Cache, task: Task) -> Item:
     inputs = tuple(cache.path(name, key) for name, key in zip(task.stage.inputs, task.inputs, strict=True))
     target = cache.path(task.stage.name, task.key)
-    found_in = cache.path(*task.found_in) if task.found_in else None
+    found_in = tuple(cache.path(*one) for one in task.found_in)
     return Item(key=task.key, trial=task.trial.name, person=task.person, inputs=inputs, target=target, found_in=found_in)
 
 
@@ -92,7 +92,7 @@ def _without_lost(job: Job, ran: Ran) -> Job:
         if any(path.stem in ran.lost for path in item.inputs):
             ran.lost.add(item.key)
         else:
-            kept.append(item)
+            kept.append(replace(item, found_in=tuple(path for path in item.found_in if path.stem not in ran.lost)))
     return replace(job, items=tuple(kept))
 
 

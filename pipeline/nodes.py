@@ -124,6 +124,8 @@ def _faults(extractor: Any) -> str:
     resample = getattr(extractor, "resample", "area")
     if resample not in get_args(Resample):
         return f"its resample is {resample!r}, not one of {', '.join(get_args(Resample))}"
+    if getattr(extractor, "choices", ()) and not (extractor.yields is Kind.FACES and callable(getattr(extractor, "choose", None))):
+        return "it has choices, but yields no faces or has no choose(...)"
     if getattr(extractor, "root_holds", None) not in (None, *ROOT_FILES):
         return f"its root_holds is {extractor.root_holds!r}, not one of {', '.join(ROOT_FILES)}"
     return "" if type(extractor.version) is int else f"its version is {extractor.version!r}, not a whole number"

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from extractors.contract import ExtractorError, Kind, Person
 from extractors.weights import PLAIN, describe_missing, find
 from pipeline import openface, roots, sound, video
+from pipeline.artifact import read_about
 from pipeline.cache import Cache, State
+from pipeline.code_digest import code_digest
 from pipeline.config import Config
 from pipeline.errors import Problem, RequestError
 from pipeline.graph import Stage, with_dependents, with_needed
@@ -34,7 +37,8 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One artifact to compute, for the first trial that needs it. found_in: stage and key of faces among which it only has to choose."""
+    """One artifact to compute, for the first trial that needs it. found_in: stage and key of faces artifacts, the best first, in which its
+    faces are found already, or will be, so that it only has to choose."""
 
     stage: Stage
     key: str
@@ -42,7 +46,7 @@ class Task:
     trial: Trial
     inputs: tuple[str, ...]
     reason: Reason
-    found_in: tuple[str, str] | None = None
+    found_in: tuple[tuple[str, str], ...] = ()
 
     @property
     def person(self) -> Person:
@@ -144,7 +148,7 @@ def make_plan(
     # whatever is computed, the store needs its row axis
     wanted = with_needed(config.stages, (*only, config.timeline.name)) if only else {stage.name for stage in config.stages}
     wanted |= with_dependents(config.stages, force)  # what was computed from a forced stage is not of its new output
-    work = _Work(cache=cache, trials=trials, force=frozenset(force), retry_failed=retry_failed, findings=_Findings(cache, config.stages))
+    work = _Work(cache=cache, trials=trials, force=frozenset(force), retry_failed=retry_failed, findings=_Findings(cache))
     for stage in config.stages:
         part = stage_part(
             extractor=stage.extractor.name if ":" not in stage.use else stage.use,
@@ -171,35 +175,42 @@ def make_plan(
 class _Findings:
     """Which faces artifacts tell what was found in a video, so that another choice among it needs no detection."""
 
-    def __init__(self, cache: Cache, stages: Sequence[Stage]) -> None:
+    def __init__(self, cache: Cache) -> None:
         self.cache = cache
-        self._stages = [stage.name for stage in stages if getattr(stage.extractor, "choices", ())]
         self._known: dict[str, list[tuple[str, str]]] | None = None  # by finding, stage and key of what the cache has
-        self._running: dict[str, tuple[str, str]] = {}  # and of what this plan computes: its first, of stages that are done with
-        self._of_stage: dict[str, tuple[str, str]] = {}
+        self._running: dict[str, list[tuple[str, str]]] = {}  # and of what this plan computes, in stages that are done with
+        self._of_stage: list[tuple[str, tuple[str, str]]] = []
 
     def told(self, task: Task, part: Mapping[str, Any], *, again: bool) -> Task:
         """The task, told where its faces were or will be found. again: the cache is not to be believed."""
-        if task.stage.name not in self._stages:
+        choices = getattr(task.stage.extractor, "choices", ())
+        if not choices:
             return task
         whole = identity(part, source=task.trial.source.digest, person=None, pictures=None, inputs=task.inputs)
-        wanted = finding(whole, task.stage.extractor.choices)
-        self._of_stage.setdefault(wanted, (task.stage.name, task.key))
-        return replace(task, found_in=self._running.get(wanted) or (None if again else self._cached(wanted)))
+        wanted = finding(whole, choices)
+        self._of_stage.append((wanted, (task.stage.name, task.key)))
+        cached = [] if again else self._cached(wanted, code_digest(task.stage.use, self.cache.digests))
+        return replace(task, found_in=(*cached, *self._running.get(wanted, ())))
 
     def stage_ends(self) -> None:
         """Tasks of one stage and source run together, so that none waits for another; those of a later stage can make use of them."""
-        self._running = self._of_stage | self._running
-        self._of_stage = {}
+        for wanted, artifact in self._of_stage:
+            self._running.setdefault(wanted, []).append(artifact)
+        self._of_stage = []
 
-    def _cached(self, wanted: str) -> tuple[str, str] | None:
+    def _cached(self, wanted: str, code: str) -> list[tuple[str, str]]:
+        """The first whole artifact, of whatever stage, that today's code made."""
         if self._known is None:
             self._known = {}
-            for stage in self._stages:
+            for stage in self.cache.stages():
                 for key, seal in self.cache.seals(stage).values():
                     if seal.get("finding"):
                         self._known.setdefault(seal["finding"], []).append((stage, key))
-        return next((one for one in self._known.get(wanted, []) if self.cache.state(*one) is State.DONE), None)
+        usable = (one for one in self._known.get(wanted, []) if self.cache.state(*one) is State.DONE and self._code_of(*one) == code)
+        return list(islice(usable, 1))
+
+    def _code_of(self, stage: str, key: str) -> str:
+        return str(read_about(self.cache.path(stage, key))["code"])
 
 
 class _Work:

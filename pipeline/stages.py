@@ -16,7 +16,7 @@ from extractors.contract import ExtractorError, Faces, Int64, Kind, Person, Resa
 from pipeline import artifact, openface, sound, tables, video
 from pipeline.artifact import CropRows, Provenance
 from pipeline.errors import Problem, TrialError
-from pipeline.hdf5 import guarded_file
+from pipeline.hdf5 import guarded_file, is_whole
 from pipeline.pictures import Pictures
 
 CROPS_AT_ONCE = 512  # decoded at a time: 20 MB of 112 px crops
@@ -26,7 +26,7 @@ CROPS_AT_ONCE = 512  # decoded at a time: 20 MB of 112 px crops
 class Item:
     """One artifact of a job: for which trial and person, from which input artifacts (in the order the stage reads them), to where.
 
-    found_in: a faces artifact in which the same faces were found already, if it is there when the job runs.
+    found_in: faces artifacts in which the same faces were found already, the best first; when the job runs they may be there or not.
     """
 
     key: str
@@ -34,7 +34,7 @@ class Item:
     person: Person
     inputs: tuple[Path, ...]
     target: Path
-    found_in: Path | None = None
+    found_in: tuple[Path, ...] = ()
 
 
 # Writes one item's artifact: what it is and its warnings are handed over, the rest of the provenance is the worker's.
@@ -94,7 +94,8 @@ def _faces(extractor: Any, source: Path, root: Path | None, items: Sequence[Item
     """All persons of one source in one pass over its frames, where their timelines are the same."""
     groups: dict[tuple[Path, Path | None], list[Item]] = {}
     for item in items:
-        found_in = item.found_in if item.found_in and item.found_in.exists() else None
+        # What would be copied into a new artifact is read through to its checksum: it would vouch for a damaged one.
+        found_in = next((path for path in item.found_in if path.exists() and is_whole(path)), None)
         groups.setdefault((item.inputs[0], found_in), []).append(item)
     for (timeline, found_in), group in groups.items():
         rows, source_times_s = artifact.read_timeline(timeline)
@@ -111,11 +112,11 @@ def _faces(extractor: Any, source: Path, root: Path | None, items: Sequence[Item
         else:
             faces = extractor.choose(artifact.read_found(found_in), shown, source_times_s[shown], decoded, persons)
         for item in group:
-            _write_faces(item, faces[item.person], rows, publish)
+            _write_faces(item, faces[item.person], rows, publish, found_in=found_in.stem if found_in else "")
 
 
-def _write_faces(item: Item, faces: Faces, rows: Rows, publish: Publish, warnings: Sequence[str] = ()) -> None:
-    publish(item, partial(artifact.write_faces, faces=faces, rows=rows), warnings, {})
+def _write_faces(item: Item, faces: Faces, rows: Rows, publish: Publish, warnings: Sequence[str] = (), found_in: str = "") -> None:
+    publish(item, partial(artifact.write_faces, faces=faces, rows=rows, found_in=found_in), warnings, {})
 
 
 def _picture_warnings(pictures: Pictures) -> list[str]:

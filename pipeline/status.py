@@ -29,7 +29,12 @@ def _planned(plan: Plan, cache: Cache, stage: Stage) -> dict[str, Any]:
     tasks = plan.tasks_of(stage.name)
     states = plan.states[stage.name]
     running = {task.key for task in tasks}
-    costs = [seal["seconds"] for _, seal in cache.seals(stage.name).values()]
+    # from what earlier artifacts of the stage cost on this cache, on average; those that were only chosen among faces by themselves
+    costs: dict[bool, list[float]] = {True: [], False: []}
+    for _, seal in cache.seals(stage.name).values():
+        costs[bool(seal.get("found_in"))].append(seal["seconds"])
+    means = {chosen: sum(some) / len(some) if some else None for chosen, some in costs.items()}
+    estimates = [means[bool(task.found_in)] or means[False] for task in tasks]
     return {
         "stage": stage.name,
         "extractor": stage.use,
@@ -38,8 +43,8 @@ def _planned(plan: Plan, cache: Cache, stage: Stage) -> dict[str, Any]:
         "reasons": dict(Counter(task.reason.value for task in tasks)),
         "failed": sum(state is State.FAILED and key not in running for key, state in states.items()),
         "blocked": len(plan.blocked[stage.name]),
-        # from what earlier artifacts of the stage cost on this cache, on average
-        "estimate_s": (sum(costs) / len(costs) * len(tasks) if costs else None) if tasks else 0.0,
+        "chosen": sum(bool(task.found_in) for task in tasks),  # of those to run: they only choose among faces that were found
+        "estimate_s": None if None in estimates else sum(filter(None, estimates)),
     }
 
 

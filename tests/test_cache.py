@@ -54,7 +54,16 @@ def test_a_whole_artifact_is_done_and_remembered(cache: Cache) -> None:
     key = put(cache)
     assert cache.state(STAGE, key) is State.DONE
     data = read_about(cache.path(STAGE, key))["data"]
-    seal = {"data": data, "warnings": ["dark"], "source": "aa", "person": "left", "trial": "106_left", "seconds": 2.5, "finding": ""}
+    seal = {
+        "data": data,
+        "warnings": ["dark"],
+        "source": "aa",
+        "person": "left",
+        "trial": "106_left",
+        "seconds": 2.5,
+        "finding": "",
+        "found_in": "",
+    }
     assert cache.known(STAGE, key) == seal
     cache.save()
     assert dict(Cache(cache.root).seals(STAGE).values()) == {key: seal}

@@ -33,7 +33,12 @@ class Logged:
 
     @classmethod
     def of(cls, found: Detections, frame: Int64, times_s: Float64) -> Logged:
-        """That of which `found` was made, without crops. frame, times_s: (F,) the frames that were looked at."""
+        """That of which `found` was made, without crops. frame, times_s: (F,) the frames that were looked at.
+
+        Raises ValueError where `found` is of other frames.
+        """
+        if len(frame) and not (len(found.shots) and found.shots[0, 0] == frame[0] and np.isin(found.frame, frame).all()):
+            raise ValueError("found: expected shots and faces of the frames given, got others")
         shot = np.searchsorted(found.shots[:, 0], frame, side="right") - 1
         seen = Sightings(
             row=np.searchsorted(frame, found.frame).astype(np.int64),

@@ -77,7 +77,7 @@ def prominence(seen: Sightings) -> Float64:
 def find_people(seen: Sightings, track: Int64, *, min_track_s: float) -> People:
     """Joins tracks to people and ranks these by the sum of their prominence, ties by first appearance.
 
-    Tracks that are seen for less than min_track_s in all belong to nobody, unless the video is a single picture. Then every
+    Tracks that are seen for less than min_track_s in all, or than the whole video where that is shorter, belong to nobody. Then every
     track is joined to at most one later and one earlier one that do not overlap it in time and are near in place and size: the
     pair that costs least (absence in seconds + distance in face sizes + logarithm of the size ratio) first.
 
@@ -86,7 +86,7 @@ def find_people(seen: Sightings, track: Int64, *, min_track_s: float) -> People:
     """
     n_tracks = int(track.max(initial=-1)) + 1
     shown_s = np.bincount(track, weights=seen.shown_s[seen.row], minlength=n_tracks)
-    kept = np.flatnonzero(shown_s >= min_track_s - 1e-9) if len(seen.times_s) > 1 else np.arange(n_tracks)
+    kept = np.flatnonzero(shown_s >= min(min_track_s, float(seen.shown_s.sum())) - 1e-9)
     if not len(kept):
         return People(seen=seen, who=np.full(len(track), -1, dtype=np.int64), n_people=0)
     chain = _join(seen, track, kept)

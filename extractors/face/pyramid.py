@@ -63,9 +63,9 @@ class Patches:
         n_rows = max(n_pixels // self.width, MIN_BAND_PX)
         twice = CELL_PX - STRIDE_PX
         n_bands = max(-(-(self.height - twice) // (n_rows - twice)), 1)
-        step = -(-(self.height - twice) // (n_bands * STRIDE_PX)) * STRIDE_PX
-        for first in range(0, n_bands * step, step):
-            height = step + twice if first + step < n_bands * step else self.height - first
+        step = max(-(-(self.height - twice) // (n_bands * STRIDE_PX)), 1) * STRIDE_PX
+        for first in range(0, max(self.height - twice, 1), step):
+            height = min(step + twice, self.height - first)
             yield replace(self, height=height, corner=self.corner + np.array([first, 0]))
 
     def __getitem__(self, which: Int64) -> Patches:
