@@ -87,8 +87,32 @@ def build(config: Any) -> nn.Module:
     """The configuration's network, untrained, on torch's current default device. Raises ValueError where it has none."""
     from transformers import AutoModel
 
-    network: nn.Module = AutoModel.from_config(config, attn_implementation=ATTENTION, trust_remote_code=False)
+    auto: Any = AutoModel  # this, like logging below, has no types
+    network: nn.Module = auto.from_config(config, attn_implementation=ATTENTION, trust_remote_code=False)
     return network
+
+
+def quietly(from_pretrained: Any, config: Any, state: Any) -> tuple[Any, dict[str, Any]]:
+    """transformers' own loading of tensors that are given: the model in float32 and eval mode, and what was missing or left over.
+
+    It renames tensors of older versions. It prints a table of what does not fit, which is said better where that is checked.
+    """
+    import torch
+    import transformers
+
+    logging: Any = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model, found = from_pretrained(
+            None, config=config, state_dict=state, attn_implementation=ATTENTION, dtype=torch.float32, output_loading_info=True
+        )
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+    return model, found
 
 
 def refused(path: Path, why: str, fix: str) -> ExtractorError:

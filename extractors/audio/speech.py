@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from extractors.audio import saved_model
-from extractors.contract import Bool, Float32, Runtime, Track, Waveform
+from extractors.contract import Bool, ExtractorError, Float32, Runtime, Track, Waveform
 from extractors.networks import forward
 from extractors.weights import Layout, State
 from extractors.windows import Windows, sounding_s
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 RATE_HZ = 16000
 FAMILY = ("wav2vec2", "hubert", "wavlm")
 # Heads for other purposes: transcription, pre-training, classification of utterances and of speakers.
-HEADS = ("lm_head.", "quantizer.", "project_hid.", "project_q.", "projector.", "classifier.", "layer_weights", "tdnn.", "objective.")
-HEADS = (*HEADS, "feature_extractor.weight", "feature_extractor.bias", "masked_spec_embed")
+HEADS = (
+    *("lm_head.", "quantizer.", "project_hid.", "project_q.", "projector.", "classifier.", "layer_weights", "masked_spec_embed"),
+    *("tdnn.", "objective.", "feature_extractor.weight", "feature_extractor.bias"),
+)
 WEIGHT_NORM = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
 
 
@@ -59,7 +62,7 @@ class Chunking:
         """
         size, shared = (round(at_s * frames.rate_hz / frames.hop) for at_s in (self.chunk_s, self.overlap_s))
         starts = [*range(0, n - size, size - shared), max(0, n - size)]
-        cuts = [0, *((a + size + b) // 2 for a, b in zip(starts, starts[1:], strict=False)), n]
+        cuts = [0, *((a + size + b) // 2 for a, b in itertools.pairwise(starts)), n]
         for i, start in enumerate(starts):
             yield slice(start, min(start + size, n)), slice(cuts[i], cuts[i + 1])
 
@@ -97,6 +100,17 @@ def hidden_states(network: nn.Module, choose: Any) -> nn.Module:
     return Chosen()
 
 
+def chosen_layer(layer: int, blocks: int) -> Any:
+    """From the hidden states (one more than blocks) and the last hidden state to one of them. Raises ExtractorError: no such layer.
+
+    -1 is the last hidden state, which differs from the last block's output where a norm follows (do_stable_layer_norm).
+    """
+    if not -blocks - 1 <= layer <= blocks:
+        what, why = f"layer {layer} is not there", f"the model has hidden states 0 to {blocks}, or -1 to {-blocks - 1} from the end"
+        raise ExtractorError(what, why=why, fix="mend the stage's layer")
+    return lambda states, last: last if layer == -1 else states[layer]
+
+
 def normalised(samples: Float32, sounding: Bool | None = None) -> Float32:
     """(x - mean) / sqrt(variance + 1e-7) over all that sounds, 0 elsewhere: as the models' own feature extractor does.
 
@@ -107,30 +121,42 @@ def normalised(samples: Float32, sounding: Bool | None = None) -> Float32:
     return scaled if sounding is None else np.where(sounding, scaled, np.float32(0))
 
 
-def frame_track(
-    network: nn.Module, waveform: Waveform, runtime: Runtime, *, frames: Windows, chunking: Chunking, dim: int, normalise: bool
-) -> Track:
-    """values: (T, dim) float32, a row per frame, whatever the network makes of (1, S) sound.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """How a network hears: the frames it makes of sound, of what dimension, in which chunks, and whether of normalised sound."""
+
+    frames: Windows
+    dim: int
+    chunking: Chunking
+    normalise: bool
+
+
+def frame_track(network: nn.Module, waveform: Waveform, runtime: Runtime, how: Listening) -> Track:
+    """values: (T, dim) float32, a row per frame, of a network from (1, S) sound to (1, T, dim).
 
     The network hears the sound from its first frame that sounds to its last, normalised as one; gaps in it are zero.
     """
-    values = np.full((frames.count(len(waveform.samples)), dim), np.nan, np.float32)
+    frames = how.frames
+    values = np.full((frames.count(len(waveform.samples)), how.dim), np.nan, np.float32)
     begin, end = (round(at_s * RATE_HZ) for at_s in sounding_s(waveform))
     first, last = -(-begin // frames.hop), frames.count(end)
     if last > first:
         heard = slice(first * frames.hop, end)
         sound = waveform.samples[heard]
-        if normalise:
+        if how.normalise:
             sound = normalised(sound, np.repeat(waveform.valid, RATE_HZ // 100)[heard])
-        values[first:last] = _in_chunks(network, sound, runtime, frames, chunking, dim)
+        values[first:last] = _in_chunks(network, sound, runtime, how)
     return frames.track(values, waveform)
 
 
-def _in_chunks(network: nn.Module, sound: Float32, runtime: Runtime, frames: Windows, chunking: Chunking, dim: int) -> Float32:
+def _in_chunks(network: nn.Module, sound: Float32, runtime: Runtime, how: Listening) -> Float32:
+    frames = how.frames
     n = frames.count(len(sound))
-    values = np.empty((n, dim), np.float32)
-    for seen, kept in chunking.plan(n, frames):
-        piece = sound[seen.start * frames.hop : (seen.stop - 1) * frames.hop + frames.length]
+    values = np.empty((n, how.dim), np.float32)
+    for seen, kept in how.chunking.plan(n, frames):
+        # With the last frame goes the rest of the sound, too short for another: a group norm in the first convolution hears it too.
+        stop = (seen.stop - 1) * frames.hop + frames.length if seen.stop < n else len(sound)
+        piece = sound[seen.start * frames.hop : stop]
         values[kept] = forward(network, piece[None], runtime)[0, kept.start - seen.start : kept.stop - seen.start]
     return values
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from extractors.audio import saved_model, speech
-from extractors.contract import ExtractorError, Float64, Kind, Runtime, Track, Waveform
+from extractors.contract import Float64, Kind, Runtime, Track, Waveform
 from extractors.networks import place
 from extractors.weights import Layout, load_strict
 from extractors.windows import require_rate
@@ -65,15 +65,22 @@ class Wav2Vec2:
         folder = saved_model.weights_of(self.name, runtime)
         config = saved_model.read_config(folder)
         speech.check_family(config, folder)
-        choose = _choice(params, config.num_hidden_layers)
-        self._normalise = saved_model.reads_normalised(folder, speech.RATE_HZ)
+        choose = (
+            speech.chosen_layer(params.layer, config.num_hidden_layers)
+            if params.output == "layer"
+            else partial(_of_last, mean=params.output == "last4_mean")
+        )
         with torch.device("meta"):
             network = saved_model.build(config)
         load_strict(network, saved_model.tensor_file(folder), self.layout)
         self._network, self._runtime = place(speech.hidden_states(network, choose), runtime), runtime
-        self._frames = speech.frames_of(config)
-        self._chunking = speech.Chunking(chunk_s=params.chunk_s, overlap_s=params.overlap_s)
         self.dim: int = config.hidden_size
+        self._how = speech.Listening(
+            frames=speech.frames_of(config),
+            dim=self.dim,
+            chunking=speech.Chunking(chunk_s=params.chunk_s, overlap_s=params.overlap_s),
+            normalise=saved_model.reads_normalised(folder, speech.RATE_HZ),
+        )
 
     def extract(self, waveform: Waveform, row_times_s: Float64 | None) -> Track:
         """values: (T, hidden size) float32, row k from the samples [320 k, 320 k + 400), at their centre (320 k + 200) / 16000 s.
@@ -83,28 +90,7 @@ class Wav2Vec2:
         Raises ExtractorError unless the sound is at 16 kHz.
         """
         require_rate(self.name, waveform, speech.RATE_HZ)
-        return speech.frame_track(
-            self._network,
-            waveform,
-            self._runtime,
-            frames=self._frames,
-            chunking=self._chunking,
-            dim=self.dim,
-            normalise=self._normalise,
-        )
-
-
-def _choice(params: Wav2Vec2Params, blocks: int) -> Any:
-    """From the hidden states (one more than blocks) and the last hidden state to the output. Raises ExtractorError: no such layer.
-
-    The last hidden state differs from the last block's output where a norm follows (do_stable_layer_norm).
-    """
-    if params.output != "layer":
-        return partial(_of_last, mean=params.output == "last4_mean")
-    if not -blocks - 1 <= params.layer <= blocks:
-        what, why = f"layer {params.layer} is not there", f"the model has hidden states 0 to {blocks}, or -1 to {-blocks - 1} from the end"
-        raise ExtractorError(what, why=why, fix="mend the stage's layer")
-    return lambda states, last: last if params.layer == -1 else states[params.layer]
+        return speech.frame_track(self._network, waveform, self._runtime, self._how)
 
 
 def _of_last(states: Sequence[Tensor], last: Tensor, *, mean: bool) -> Tensor:

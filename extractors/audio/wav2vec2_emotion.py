@@ -91,10 +91,15 @@ class Wav2Vec2Emotion:
         load_strict(network, saved_model.tensor_file(path) if path.is_dir() else path, self.layout)
         if params.output == "hidden":
             network = speech.hidden_states(network.get_submodule("wav2vec2"), lambda states, last: last)
-        self._normalise = not path.is_dir() or saved_model.reads_normalised(path, speech.RATE_HZ)
         self._network, self._params, self._runtime = place(network, runtime), params, runtime
-        self._frames, self._columns = speech.frames_of(config), _columns(config) if params.output == "scores" else ()
         self.dim: int = len(SCORES) if params.output == "scores" else config.hidden_size
+        self._columns = _columns(config) if params.output == "scores" else ()
+        self._how = speech.Listening(
+            frames=speech.frames_of(config),
+            dim=self.dim,
+            chunking=speech.Chunking(chunk_s=params.chunk_s, overlap_s=params.overlap_s),
+            normalise=not path.is_dir() or saved_model.reads_normalised(path, speech.RATE_HZ),
+        )
 
     def extract(self, waveform: Waveform, row_times_s: Float64 | None) -> Track:
         """values: (T, 1024) float32 hidden states, or (T, 3) float32 scores, about 0 to 1, in the order of the columns.
@@ -107,9 +112,7 @@ class Wav2Vec2Emotion:
         """
         require_rate(self.name, waveform, speech.RATE_HZ)
         if self._params.output == "hidden":
-            chunking = speech.Chunking(chunk_s=self._params.chunk_s, overlap_s=self._params.overlap_s)
-            of_frames = {"frames": self._frames, "chunking": chunking, "dim": self.dim, "normalise": self._normalise}
-            return speech.frame_track(self._network, waveform, self._runtime, **of_frames)
+            return speech.frame_track(self._network, waveform, self._runtime, self._how)
         if self._params.hop == "window":
             length = round(self._params.window_s * speech.RATE_HZ)
             windows = Windows(length=length, hop=length, rate_hz=speech.RATE_HZ)
@@ -145,7 +148,7 @@ class Wav2Vec2Emotion:
         return values
 
     def _prepared(self, window: Float32) -> Float32:
-        return speech.normalised(window) if self._normalise else window
+        return speech.normalised(window) if self._how.normalise else window
 
 
 def build(config: Any) -> nn.Module:
