@@ -87,8 +87,16 @@ class HfAudio:
         self._network, self._runtime = place(speech.hidden_states(encoder, choose), runtime), runtime
         self._params, self._config = params, encoder.config
         self.dim: int = getattr(encoder.config, "hidden_size", 0)
+        self._probe(folder)
+
+    def _probe(self, folder: Path) -> None:
+        """Raises ExtractorError where the model does not make steps in time of sound: at once, not in the middle of a run."""
+        import torch
+
         try:
             self._window(np.zeros(RATE_HZ, np.float32))
+        except torch.OutOfMemoryError:
+            raise  # says nothing about the model
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             why = f"it makes no steps of {self.dim} numbers of a second of sound ({type(error).__name__}: {error})"
             raise saved_model.refused(folder, why, "models of this kind are not supported") from error
@@ -154,12 +162,15 @@ def _over_bands(patches: Float32, config: Any) -> Float32:
 
 def _feature_extractor(folder: Path) -> tuple[Any, float]:
     """What makes a model's input, (1, ...) float32, of a window of samples, and the seconds that it always pads to, or 0."""
+    from transformers import SequenceFeatureExtractor
     from transformers.models.auto import feature_extraction_auto
 
     values = saved_model.read_json(folder, saved_model.PREPROCESSOR)
     kind = str(values.get("feature_extractor_type"))
     found: Any = feature_extraction_auto.feature_extractor_class_from_name(kind)
     try:
+        if not issubclass(found, SequenceFeatureExtractor):
+            raise TypeError("it is no feature extractor of sound")
         extractor = found.from_dict(values)
         rate_hz, inputs = extractor.sampling_rate, extractor.model_input_names[0]
     except Exception as error:  # not there, not of sound, or its values are not what it takes
@@ -190,7 +201,7 @@ def _encoder(config: Any, folder: Path) -> Any:
     state = load_state(saved_model.tensor_file(folder), plain.state_dict().keys())
     try:
         model, found = saved_model.quietly(kind.from_pretrained, config, state)
-    except RuntimeError as error:
+    except (AttributeError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise saved_model.refused(folder, f"its tensors do not fit its {saved_model.CONFIG} ({error})", "fetch both again") from error
     heads = (*speech.HEADS, "proj_out.")
     foreign = [key for key in found["unexpected_keys"] if not key.rpartition(f"{kind.base_model_prefix}.")[2].startswith(heads)]

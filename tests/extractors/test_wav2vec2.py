@@ -204,7 +204,7 @@ def test_a_folder_that_lacks_a_file_is_refused(base: Any, tmp_path: Path) -> Non
 
 def test_a_layer_that_the_model_does_not_have_is_refused(base_folder: Path) -> None:
     for layer in (5, -6):
-        with pytest.raises(ExtractorError, match=f"layer {layer} is not there: the model has hidden states 0 to 4, or -1 to -5 from the end"):
+        with pytest.raises(ExtractorError, match=f"layer {layer} is not there: the model has hidden states 0 to 4, or -1 to -5"):
             Wav2Vec2(Wav2Vec2.Params(layer=layer), Runtime(weights=base_folder))
 
 

@@ -121,7 +121,7 @@ def test_another_head_or_family_is_refused(known: Any, tmp_path: Path) -> None:
     said = r"2 missing \(classifier\.out_proj\.weight, classifier\.out_proj\.bias\), 2 unexpected \(projector"
     with pytest.raises(ExtractorError, match=said):
         make(save(tmp_path / "head", known, state))
-    with pytest.raises(ExtractorError, match="model_type is 'hubert', expected wav2vec2; fetch https://huggingface.co/audeering"):
+    with pytest.raises(ExtractorError, match=r"model_type is 'hubert', expected wav2vec2; fetch https://huggingface\.co/audeering"):
         make(save(tmp_path / "hubert", known, known.tensors, model_type="hubert"))
     with pytest.raises(ValueError, match="wav2vec2_emotion: expected a saved model's folder, got none"):
         Wav2Vec2Emotion(Wav2Vec2Emotion.Params(), Runtime())
