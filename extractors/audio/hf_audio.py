@@ -21,7 +21,7 @@ from extractors.windows import masked_track, require_rate
 RATE_HZ = 16000
 LEAST_S = 0.1  # less sound than this at the end makes no window
 PATCHES = "audio-spectrogram-transformer"  # its hidden states are patches of a spectrogram
-MODEL = re.compile(r"[\w.-]+(/[\w.-]+)?")
+MODEL = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 TOKENS = 2  # in front of its patches
 
 

@@ -193,7 +193,7 @@ def test_the_class_says_what_the_contract_asks() -> None:
     assert kind.origin == "https://huggingface.co/openai/whisper-base"
     assert [attribute for attribute in [*Extractor.__annotations__, "reads"] if not hasattr(kind, attribute)] == []
     assert kind.reads(kind.Params()) == (Kind.WAVEFORM,)
-    for name in ("", "a/b/c", "../x/y", "a b"):
+    for name in ("", "a/b/c", "../x", "a b"):
         with pytest.raises(ExtractorError, match=r"no name of a model on huggingface\.co"):
             hf_audio(name)
     with pytest.raises(ValueError, match=r"^chunk_s: expected 1 s or more"):
