@@ -36,6 +36,8 @@ EXTRACTORS: dict[str, Entry] = {
     "vggish": Entry("extractors.audio.vggish:Vggish", "extract"),
     "logmel": Entry("extractors.audio.logmel:LogMel", "extract"),
     "mfcc39": Entry("extractors.audio.mfcc39:Mfcc39", "extract"),
+    "wav2vec2": Entry("extractors.audio.wav2vec2:Wav2Vec2", "hub"),
+    "wav2vec2_emotion": Entry("extractors.audio.wav2vec2_emotion:Wav2Vec2Emotion", "hub"),
     "egemaps_lld": Entry("extractors.audio.egemaps:EgemapsLld", "opensmile"),
     "egemaps_functionals": Entry("extractors.audio.egemaps:EgemapsFunctionals", "opensmile"),
     "compare_lld": Entry("extractors.audio.compare:CompareLld", "opensmile"),

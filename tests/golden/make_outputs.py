@@ -33,6 +33,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "waveform": {"peak": {"peak_dbfs": -3.0}},
     "vggish": {"native": {"hop": "native", "output": "relu"}},
     "mfcc39": {"timeline": {"hop": "timeline"}},
+    "wav2vec2": {"last4": {"output": "last4_sum", "chunk_s": 1.0, "overlap_s": 0.5}},
+    "wav2vec2_emotion": {"scores": {"output": "scores", "window_s": 0.5}},
     "egemaps_lld": {"v01a": {"feature_set": "eGeMAPSv01a"}},
     "egemaps_functionals": {"window": {"hop": "window", "window_s": 0.5}},
     "compare_lld": {"deltas": {"deltas": True}},
@@ -52,6 +54,13 @@ GAINS = {
     "vggish": math.sqrt(2),
     "efficientnet_b0": 1.4,
     "efficientnet_b2": 1.34,
+GAINS = {"vggish": math.sqrt(2)}
+# Of stand-ins for a saved model's folder: its config.json. Small, in the two layouts that published models have.
+SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64, "conv_dim": [16] * 7}
+SMALL |= {"model_type": "wav2vec2", "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+FOLDERS: dict[str, dict[str, Any]] = {
+    "wav2vec2": SMALL,
+    "wav2vec2_emotion": SMALL | {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True},
 }
 DRAWN = 1_000_003  # numbers per tensor of stand-in weights, then repeated: a prime, so that no two rows of a matrix are alike
 
@@ -111,11 +120,30 @@ def weight_file(name: str, folder: Path) -> Path | None:
     import torch
     from safetensors.numpy import save_file
 
+    path = _model_folder(name, folder) if name in FOLDERS else folder / f"{name}.safetensors"
     with torch.device("meta"):
-        network, gain = load(name).network(load(name).Params()), GAINS.get(name, 1.0)
-    path = folder / f"{name}.safetensors"
-    save_file({key: _tensor(key, tuple(like.shape), like.is_floating_point(), gain) for key, like in network.state_dict().items()}, path)
+        network, gain = _network(name, path), GAINS.get(name, 1.0)
+    state = {key: _tensor(key, tuple(like.shape), like.is_floating_point(), gain) for key, like in network.state_dict().items()}
+    save_file(state, path / "model.safetensors" if path.is_dir() else path)
     return path
+
+
+def _model_folder(name: str, folder: Path) -> Path:
+    """A folder as Hugging Face's libraries save a model, but for its tensors."""
+    (folder / name).mkdir()
+    (folder / name / "config.json").write_text(json.dumps(FOLDERS[name]))
+    (folder / name / "preprocessor_config.json").write_text(json.dumps({"do_normalize": True, "sampling_rate": 16000}))
+    return folder / name
+
+
+def _network(name: str, path: Path) -> Any:
+    """Of a folder, what its config.json says."""
+    if name not in FOLDERS:
+        return load(name).network(load(name).Params())
+    from extractors.audio import saved_model, wav2vec2_emotion
+
+    builders: dict[str, Callable[[Any], Any]] = {"wav2vec2": saved_model.build, "wav2vec2_emotion": wav2vec2_emotion.build}
+    return builders[name](saved_model.read_config(path))
 
 
 def _tensor(key: str, shape: tuple[int, ...], floating: bool, gain: float) -> Array:
