@@ -66,7 +66,6 @@ ROWS = {
     "vggish": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS_ROWS, dim=128, params={"hop": "native", "output": "relu"}),
     "logmel": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=64),
     "mfcc39": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=39, params={"hop": "timeline"}),
-    "mfcc39": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=39),
     "wav2vec2": Row(
         yields=Kind.FEATURE,
         offers="extract",

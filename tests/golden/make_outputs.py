@@ -54,7 +54,7 @@ GAINS = {
     "vggish": math.sqrt(2),
     "efficientnet_b0": 1.4,
     "efficientnet_b2": 1.34,
-GAINS = {"vggish": math.sqrt(2)}
+}
 # Of stand-ins for a saved model's folder: its config.json. Small, in the two layouts that published models have.
 SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64, "conv_dim": [16] * 7}
 SMALL |= {"model_type": "wav2vec2", "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
