@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from extractors.contract import Faces, Int64, Kind, Person, Rows, Track, UInt8
+from extractors.contract import Clips, Faces, Int64, Kind, Person, Rows, Track, UInt8
 from pipeline import artifact, sound, video
 from pipeline.artifact import CropRows, Provenance
 from pipeline.errors import Problem, TrialError
@@ -130,7 +130,8 @@ def _feature(recipe: Recipe, items: Sequence[Item], publish: Publish) -> None:
     for item in items:
         inputs = dict(zip(recipe.reads, item.inputs, strict=True))
         if Kind.FACES in inputs:
-            track = _embed(extractor, inputs[Kind.FACES])
+            embed = _embed_clips if hasattr(extractor, "embed_clips") else _embed
+            track = embed(extractor, inputs[Kind.FACES])
         else:
             row_times_s = artifact.read_rows(inputs[Kind.TIMELINE]).times_s if Kind.TIMELINE in inputs else None
             track = extractor.extract(artifact.read_waveform(inputs[Kind.WAVEFORM]), row_times_s)
@@ -150,6 +151,49 @@ def _embed(extractor: Any, faces: Path) -> Track:
             for at in range(0, len(some), extractor.batch):
                 values[some[at : at + extractor.batch]] = extractor.embed(crops[at : at + extractor.batch])
     return Track(values=values[first][of_row], times_s=rows.times_s, valid=rows.valid)
+
+
+def _embed_clips(extractor: Any, faces: Path) -> Track:
+    """One row per clip. A picture is decoded once and kept until no later clip shows it, whatever the clips share."""
+    with guarded_file(faces) as file:
+        rows = artifact.read_crop_rows(file)
+        clips: Clips = extractor.clips(rows.valid)
+        values = np.full((len(clips.at), extractor.dim), np.nan, np.float32)
+        seen = np.flatnonzero(clips.valid)
+        _, first, of_row = np.unique(rows.frame, return_index=True, return_inverse=True)
+        shown = first[of_row][clips.rows[seen]]  # per clip the rows whose crops are read: the first of those that show a frame
+        film = _Film(file=file, rows=rows, size_px=extractor.size_px, shown=shown)
+        at_once = max(1, CROPS_AT_ONCE // max(1, shown.shape[1]))
+        for start in range(0, len(seen), at_once):
+            film.wind(start, start + at_once)
+            for at in range(start, min(start + at_once, len(seen)), extractor.batch):
+                some = slice(at, min(at + extractor.batch, start + at_once))
+                values[seen[some]] = extractor.embed_clips(film.clips(some))
+    return Track(values=values, times_s=rows.times_s[clips.at], valid=clips.valid)
+
+
+class _Film:
+    """The decoded crops that some clips show. shown: (N, clip_frames) rows of all clips, in the order in which they are asked for."""
+
+    def __init__(self, *, file: h5py.File, rows: CropRows, size_px: int, shown: Int64) -> None:
+        self._file, self._rows, self._shown, self._size_px = file, rows, shown, size_px
+        self._last_clip = np.full(len(rows.frame), -1, np.int64)  # the last clip that shows each row
+        np.maximum.at(self._last_clip, shown, np.arange(len(shown))[:, None])
+        self._have = np.zeros(0, np.int64)
+        self._pictures = np.zeros((0, size_px, size_px, 3), np.uint8)
+
+    def wind(self, start: int, stop: int) -> None:
+        """Make the clips from start to before stop ready: decode what they show and earlier ones did not, let go what none needs."""
+        kept = self._last_clip[self._have] >= start
+        new = np.setdiff1d(self._shown[start:stop], self._have)
+        have = np.concatenate([self._have[kept], new])
+        pictures = np.concatenate([self._pictures[kept], _crops(self._file, self._rows, new, self._size_px)])
+        order = np.argsort(have)
+        self._have, self._pictures = have[order], pictures[order]
+
+    def clips(self, some: slice) -> UInt8:
+        """(n, clip_frames, size_px, size_px, 3) uint8 RGB."""
+        return self._pictures[np.searchsorted(self._have, self._shown[some])]
 
 
 def _crops(file: h5py.File, rows: CropRows, which: Int64, size_px: int) -> UInt8:
