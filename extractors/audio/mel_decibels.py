@@ -39,7 +39,7 @@ def mel_decibels(samples: Float32) -> Float32:
         spectra = np.fft.rfft(frames[start : start + COLUMNS_AT_ONCE] * hann)
         energies[start : start + COLUMNS_AT_ONCE] = (spectra.real**2 + spectra.imag**2) @ bank
     decibels = 10 * np.log10(np.maximum(energies, LEAST_POWER))
-    return np.maximum(decibels, decibels.max() - TOP_DB).T.astype(np.float32)
+    return np.asarray(np.maximum(decibels, decibels.max() - TOP_DB).T, np.float32)
 
 
 @cache

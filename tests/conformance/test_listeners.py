@@ -150,7 +150,7 @@ def test_a_timeline_of_any_length(row_subject: Subject, voice: Samples) -> None:
 
 
 def test_a_timeline_is_asked_for(row_subject: Subject, voice: Samples) -> None:
-    with pytest.raises(ValueError, match="expected the timeline's row times( for hop 'timeline')?, got none"):
+    with pytest.raises(ValueError, match=r"expected the timeline's row times( for hop 'timeline')?, got none"):
         row_subject.extractor.extract(row_subject.sound(voice, 1), None)
 
 
