@@ -22,8 +22,8 @@ TSAV = "audio_model.resnet."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpectrogramResnet18Params:
-    """frames: from how many rows before it a row hears, 1 to 1000. The published code takes 31 intervals, though its paper says 32
-    frames."""
+    """frames: from how many rows before it a row hears, 1 to 1000. The released code takes 31; the 107 columns that are also published
+    would be 32 at 30 rows per second."""
 
     frames: int = 31
 
