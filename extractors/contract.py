@@ -141,6 +141,25 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Clips:
+    """Which rows of the timeline each of R output rows sees.
+
+    rows: (R, clip_frames) int64 rows of the timeline, in the order in which the network sees them. at: (R,) int64 the row whose time
+    the output row has, ascending. valid: (R,) bool; where it is False, the clip is not computed.
+    """
+
+    rows: Int64
+    at: Int64
+    valid: Bool
+
+    def __post_init__(self) -> None:
+        r = len(self.at)
+        _require(self.rows.ndim == 2 and len(self.rows) == r, "Clips.rows", f"({r}, clip_frames)", self.rows.shape)
+        _require(self.valid.shape == (r,) and self.valid.dtype == np.bool_, "Clips.valid", f"({r},) bool", self.valid.shape)
+        _require(bool(np.all(np.diff(self.at) > 0)), "Clips.at", "ascending rows", "a step back")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Detections:
     """Every face followed through a video, M of them in all, ordered by frame.
 
@@ -321,6 +340,22 @@ class VisualExtractor(Extractor, Protocol):
 
     def embed(self, crops: UInt8) -> Float32:
         """(N, size_px, size_px, 3) uint8 RGB -> (N, dim) float32."""
+        ...
+
+
+class ClipExtractor(Extractor, Protocol):
+    """One that sees several rows of the timeline at once. batch: how many clips at a time."""
+
+    dim: int
+    size_px: int
+    batch: int
+
+    def clips(self, valid: Bool) -> Clips:
+        """(T,) which rows of the timeline have a face -> what each output row sees. Pure."""
+        ...
+
+    def embed_clips(self, clips: UInt8) -> Float32:
+        """(N, clip_frames, size_px, size_px, 3) uint8 RGB -> (N, dim) float32. Row i depends on clip i only."""
         ...
 
 

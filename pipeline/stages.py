@@ -9,17 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
-from extractors.contract import ExtractorError, Faces, Int64, Kind, Person, Resample, Rows, Track, UInt8
-from pipeline import artifact, openface, sound, tables, video
-from pipeline.artifact import CropRows, Provenance
+from extractors.contract import ExtractorError, Faces, Kind, Person, Rows, Track
+from pipeline import artifact, embedding, openface, sound, tables, video
+from pipeline.artifact import Provenance
 from pipeline.errors import Problem, TrialError
-from pipeline.hdf5 import guarded_file, is_whole
+from pipeline.hdf5 import is_whole
 from pipeline.pictures import Pictures
-
-CROPS_AT_ONCE = 512  # decoded at a time: 20 MB of 112 px crops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +130,7 @@ def _feature(recipe: Recipe, source: Path, items: Sequence[Item], publish: Publi
         inputs = dict(zip(recipe.reads, item.inputs, strict=True))
         warnings: Sequence[str] = ()
         if Kind.FACES in inputs:
-            track = _embed(extractor, inputs[Kind.FACES])
+            track = embedding.embed(extractor, inputs[Kind.FACES])
         elif Kind.WAVEFORM in inputs:
             row_times_s = artifact.read_rows(inputs[Kind.TIMELINE]).times_s if Kind.TIMELINE in inputs else None
             track = extractor.extract(artifact.read_waveform(inputs[Kind.WAVEFORM]), row_times_s)
@@ -161,52 +158,3 @@ def _table_in(root: Path, source: Path, item: Item) -> Path:
         names = " or ".join(dict.fromkeys((f"{item.trial}.csv", f"{source.stem}.csv")))
         raise TrialError(Problem(what="there is no table", where=str(root), why=f"no {names} in it", fix="put it there, then run again"))
     return path
-
-
-def _embed(extractor: Any, faces: Path) -> Track:
-    """One row per timeline row. A source frame that is shown in several rows is embedded once."""
-    with guarded_file(faces) as file:
-        rows = artifact.read_crop_rows(file)
-        values = np.full((len(rows.times_s), extractor.dim), np.nan, np.float32)
-        _, first, of_row = np.unique(rows.frame, return_index=True, return_inverse=True)
-        seen = first[rows.valid[first]]
-        for start in range(0, len(seen), CROPS_AT_ONCE):
-            some = seen[start : start + CROPS_AT_ONCE]
-            crops = _crops(file, rows, some, extractor.size_px, getattr(extractor, "resample", "area"))
-            for at in range(0, len(some), extractor.batch):
-                values[some[at : at + extractor.batch]] = extractor.embed(crops[at : at + extractor.batch])
-    return Track(values=values[first][of_row], times_s=rows.times_s, valid=rows.valid, columns=getattr(extractor, "columns", ()))
-
-
-def _crops(file: h5py.File, rows: CropRows, which: Int64, size_px: int, resample: Resample = "area") -> UInt8:
-    """(n, size_px, size_px, 3) uint8 RGB of the given rows."""
-    crops = np.empty((len(which), size_px, size_px, 3), np.uint8)
-    for number, stored in enumerate(artifact.read_crops(file, rows, which)):
-        picture = _picture(stored, rows)
-        if picture is None:
-            why = f"row {which[number]}"
-            raise TrialError(Problem(what="a crop cannot be decoded", where=file.filename, why=why, fix="run verify, then run again"))
-        crops[number] = picture if picture.shape[0] == size_px else _resized(picture, size_px, resample)
-    return crops
-
-
-def _resized(picture: UInt8, size_px: int, resample: Resample) -> Any:
-    """(S, S, 3) uint8 -> (size_px, size_px, 3) uint8, as `VisualExtractor` says."""
-    if resample == "area":
-        import cv2
-
-        shrinks = size_px < picture.shape[0]
-        return cv2.resize(picture, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    from PIL import Image
-
-    filters = {"pil_bilinear": Image.Resampling.BILINEAR, "pil_bicubic": Image.Resampling.BICUBIC}
-    return np.asarray(Image.fromarray(picture).resize((size_px, size_px), filters[resample]))
-
-
-def _picture(stored: UInt8, rows: CropRows) -> Any:
-    """(n,) bytes of one crop -> (rows.size_px, rows.size_px, 3) uint8 RGB, or None where they are no picture."""
-    import cv2
-
-    if rows.coding == "raw":
-        return stored.reshape(rows.size_px, rows.size_px, 3) if len(stored) == 3 * rows.size_px**2 else None
-    return cv2.imdecode(stored, cv2.IMREAD_COLOR_RGB)

@@ -1,7 +1,7 @@
 """The extractors that the conformance tests run over, one row each, and what they are run with.
 
-A test that takes `name` is run for every extractor; `embedder`, `cropper`, `listener` and `row_listener` (a listener with one row
-per row of the timeline) stand for those of one kind.
+A test that takes `name` is run for every extractor; `embedder`, `clipper`, `cropper`, `listener` and `row_listener` (a listener with one
+row per row of the timeline) stand for those of one kind.
 """
 
 from __future__ import annotations
@@ -28,21 +28,25 @@ Build = Callable[..., Any]
 class Row:
     """What is known of an extractor apart from its code.
 
-    params: for every parameter a value other than its default. any_rate: it hears sound of any rate, not of 16 kHz only.
+    params: for every parameter a value other than its default. any_rate: it hears sound of any rate, not of rate_hz only.
     far: a row hears sound far before and after it, up to all of it.
+    window_param: the parameter that says how many rows of the timeline its window spans, where the window is not in seconds.
     """
 
     yields: Kind
-    offers: Literal["rows", "condition", "follow", "read", "read_table", "embed", "extract"]
+    offers: Literal["rows", "condition", "follow", "read", "read_table", "embed", "clips", "extract"]
     reads: tuple[Kind, ...] = ()
     dim: int = 0
     any_rate: bool = False
     far: bool = False
+    rate_hz: int = 16000
+    window_param: str = ""
     params: dict[str, Any] = field(default_factory=dict)
 
 
 HEARS, HEARS_ROWS = (Kind.WAVEFORM,), (Kind.WAVEFORM, Kind.TIMELINE)
 SEARCH = {"min_face_px": 30, "mode": "exact", "redetect_s": 0.3, "search_s": 0.0, "min_prob": 0.8, "min_track_s": 0.1}
+CLIPS = {"clip_frames": 9, "dilation": 2, "stride": 3, "anchor": "centre", "output": "map"}
 CROPS = {"size_px": 160, "template": "box", "margin": 0.1, "coding": "raw", "jpeg_quality": 80}
 MTCNN = {**SEARCH, "person": "left", "track": 0, **CROPS}
 ROWS = {
@@ -63,6 +67,17 @@ ROWS = {
     "regnet_y": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=440, params={"size": "1_6gf", "input_px": 224}),
     "dino_vit": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=384, params={"size": "s8", "normalisation": "half"}),
     "openface": Row(yields=Kind.FEATURE, offers="read_table", reads=(Kind.TIMELINE,), dim=36, params={"columns": "paired"}),
+    "r3d18": Row(yields=Kind.FEATURE, offers="clips", reads=(Kind.FACES,), dim=512, params=CLIPS),
+    "r2plus1d18": Row(yields=Kind.FEATURE, offers="clips", reads=(Kind.FACES,), dim=512, params=CLIPS),
+    "spectrogram_resnet18": Row(
+        yields=Kind.FEATURE,
+        offers="extract",
+        reads=HEARS_ROWS,
+        dim=512,
+        rate_hz=44100,
+        window_param="frames",
+        params={"frames": 16},
+    ),
     "vggish": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS_ROWS, dim=128, params={"hop": "native", "output": "relu"}),
     "logmel": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=64),
     "mfcc39": Row(yields=Kind.FEATURE, offers="extract", reads=HEARS, dim=39, params={"hop": "timeline"}),
@@ -101,15 +116,24 @@ def _offering(*methods: str) -> list[str]:
 
 def _listeners(*, reading_rows: bool = False) -> list[Any]:
     """(name, parameters) of every extractor of sound, with its defaults and with its row's parameters."""
-    pairs = [(name, params) for name in _offering("extract") for params in ([{}, ROWS[name].params] if ROWS[name].params else [{}])]
+    pairs = _pairs("extract")
     if reading_rows:
         pairs = [(name, params) for name, params in pairs if Kind.TIMELINE in load(name).reads(load(name).Params(**params))]
+    return _named(pairs)
+
+
+def _pairs(method: str) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, params) for name in _offering(method) for params in ([{}, ROWS[name].params] if ROWS[name].params else [{}])]
+
+
+def _named(pairs: list[tuple[str, dict[str, Any]]]) -> list[Any]:
     return [pytest.param(pair, id=f"{pair[0]}-other" if pair[1] else pair[0]) for pair in pairs]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     found = {"name": ROWS, "embedder": _offering("embed"), "cropper": _offering("follow", "read")}
     found |= {"listener": _listeners(), "row_listener": _listeners(reading_rows=True)}
+    found |= {"clipper": _named(_pairs("clips")), "clip_name": _offering("clips")}
     for fixture, cases in found.items():
         if fixture in metafunc.fixturenames:
             metafunc.parametrize(fixture, cases)

@@ -29,7 +29,7 @@ def test_every_extractor_of_the_registry_has_its_row(rows: Rows) -> None:
 def test_importing_extractors_is_cheap() -> None:
     """Planning imports every extractor for its parameters and version, and must not wait for torch."""
     modules = [entry.target.partition(":")[0] for entry in EXTRACTORS.values()]
-    heavy = ["torch", "cv2", "opensmile", "skimage", "facenet_pytorch", "torchvggish", "pandas"]
+    heavy = ["torch", "torchvision", "cv2", "opensmile", "skimage", "facenet_pytorch", "torchvggish", "pandas"]
     code = f"import {', '.join(modules)}, sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
@@ -53,6 +53,7 @@ def test_says_what_the_contract_asks(name: str, rows: Rows) -> None:
     assert extractor.licence
     assert extractor.__doc__
     assert callable(getattr(extractor, row.offers))
+    assert row.offers != "clips" or callable(extractor.embed_clips)
     assert extractor.reads(extractor.Params()) == row.reads
     assert set(extractor.reads(extractor.Params(**row.params))) <= {*row.reads, Kind.TIMELINE}
     assert hasattr(extractor, "root_holds") == (row.offers in ("read", "read_table"))

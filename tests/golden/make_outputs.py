@@ -62,6 +62,8 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "wav2vec2": SMALL,
     "wav2vec2_emotion": SMALL | {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True},
 }
+GAINS = {"vggish": math.sqrt(2)}
+RATES_HZ = {"spectrogram_resnet18": 44100}  # of the sound, where it is not 16 kHz
 DRAWN = 1_000_003  # numbers per tensor of stand-in weights, then repeated: a prime, so that no two rows of a matrix are alike
 
 
@@ -72,14 +74,15 @@ def uniform(word: str, n: int) -> Float32:
     return np.asarray(bits, np.float32) / np.float32(32768)
 
 
-def sound() -> Waveform:
-    """1.6 s at 16 kHz: noise, and a pulse train of 130 Hz that is heard from 0.4 s on; no sound in [1.2, 1.23) s."""
-    samples = 0.02 * uniform("sound", 25600)
-    samples[6400::123] += 0.6
+def sound(rate_hz: int = 16000) -> Waveform:
+    """1.6 s: noise, and a pulse train (130 Hz at 16 kHz) that is heard from 0.4 s on; no sound in [1.2, 1.23) s."""
+    block = rate_hz // 100
+    samples = 0.02 * uniform("sound", 160 * block)
+    samples[40 * block :: 123] += 0.6
     valid = np.ones(160, np.bool_)
     valid[120:123] = False
-    samples[19200:19680] = 0
-    return Waveform(samples=samples, rate_hz=16000, valid=valid)
+    samples[120 * block : 123 * block] = 0
+    return Waveform(samples=samples, rate_hz=rate_hz, valid=valid)
 
 
 def photograph() -> UInt8:
@@ -111,6 +114,12 @@ def units() -> list[bytes]:
         values |= {"frame": frame, "success": success, "confidence": round(shares[2], 2)}
         lines.append(",".join(f"{values[name]:g}" for name in NEEDED))
     return [f"{line}\n".encode() for line in lines]
+
+
+def clips(extractor: Any) -> UInt8:
+    """(3, clip_frames, size_px, size_px, 3) uint8 RGB: the pictures of `crops` in turn, from each of them on."""
+    n_frames = extractor.clips(np.ones(1, np.bool_)).rows.shape[1]
+    return crops(extractor.size_px)[(np.arange(3)[:, None] + np.arange(n_frames)) % 3]
 
 
 def weight_file(name: str, folder: Path) -> Path | None:
@@ -182,6 +191,9 @@ def _arrays(extractor: Any) -> Outputs:
         table: Track = extractor.read_table(units(), Rows(times_s=np.arange(6) / 25, frame=np.array([0, 1, 1, 2, 3, 9])), 4)[0]
         return {"values": table.values, "times_s": table.times_s, "valid": table.valid}
     track: Track = extractor.extract(sound(), np.array([0.0, 0.35, 0.7, 1.21, 1.3]))
+    if hasattr(extractor, "embed_clips"):
+        return {"values": extractor.embed_clips(clips(extractor))}
+    track: Track = extractor.extract(sound(RATES_HZ.get(extractor.name, 16000)), np.array([0.0, 0.35, 0.7, 1.21, 1.3]))
     step = max(1, len(track.values) // 12)  # some rows of all parts of the sound say as much as all rows
     return {"values": track.values[::step], "times_s": track.times_s[::step], "valid": track.valid}
 
