@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Protocol
 
 from extractors.contract import ExtractorError
-from extractors.weights import FOLDER_FILES
+from extractors.weights import FOLDER_FILES, WEIGHT_FILES
 
 REVISION = re.compile(r"[0-9a-f]{40}")
 TORCHVISION_URL = "https://download.pytorch.org/models/"
 TORCHVISION_FILE = re.compile(r"[\w.-]+-([0-9a-f]{8})\.pth")
-CONFIG, PREPROCESSOR, *WEIGHTS = FOLDER_FILES  # of the weights, the first that is there
+CONFIG, PREPROCESSOR = FOLDER_FILES[:2]
 INSTEAD = "or put the file or folder into a weights folder and give its name as 'weights'"
 
 
@@ -71,7 +71,7 @@ class SavedModel:
             except FileNotFoundError as error:
                 if _is_unreachable(error):
                     raise
-            _one(self.repo, WEIGHTS, revision)
+            _one(self.repo, WEIGHT_FILES, revision)
             return config.parent
 
         return _from_hugging_face(ask, self.repo, revision)
@@ -82,7 +82,7 @@ class TimmFile:
     """The weight file of a repository on Hugging Face in timm's layout. files: its names, the first that is there is taken."""
 
     repo: str
-    files: tuple[str, ...] = tuple(WEIGHTS)
+    files: tuple[str, ...] = WEIGHT_FILES
     pinned = False
 
     @property

@@ -23,7 +23,8 @@ WRAPPERS = ("state_dict", "model_state_dict", "state_dict_backbone", "net", "mod
 PREFIXES = ("module.", "backbone.", "model.", "encoder.")
 SHOWN = 4  # of a list of keys, how many an error names
 # What is read of a folder as Hugging Face's libraries save a model; the first is what makes it one.
-FOLDER_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "pytorch_model.bin")
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+FOLDER_FILES = ("config.json", "preprocessor_config.json", *WEIGHT_FILES)
 
 State = dict[str, "Tensor"]
 

@@ -95,7 +95,8 @@ class _Nodes:
     def _check_weights(self, place: Place, node: dict[str, Any], extractor: Any) -> None:
         weights, sha256, precision = node.get("weights"), node.get("sha256"), node.get("precision", "float32")
         if extractor.needs_weights and not isinstance(weights, str):
-            self.report(self.document.at(place, "weights"), "needs 'weights: FILE'", f"its file comes from {extractor.origin}")
+            fetched = ", or write 'weights: hub'" if hasattr(extractor, "hub") else ""
+            self.report(self.document.at(place, "weights"), "needs 'weights: FILE'", f"its file comes from {extractor.origin}{fetched}")
         if not extractor.needs_weights:
             for key in ("weights", "sha256", "revision"):
                 if node.get(key) is not None:
