@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from extractors.contract import ExtractorError
-from extractors.weights import FOLDER_FILES, WEIGHT_FILES
+from extractors.weights import FOLDER_FILES, FOLDER_TENSORS
 
 REVISION = re.compile(r"[0-9a-f]{40}")
 TORCHVISION_URL = "https://download.pytorch.org/models/"
@@ -71,7 +71,7 @@ class SavedModel:
             except FileNotFoundError as error:
                 if _is_unreachable(error):
                     raise
-            _one(self.repo, WEIGHT_FILES, revision)
+            _one(self.repo, FOLDER_TENSORS, revision)
             return config.parent
 
         return _from_hugging_face(ask, self.repo, revision)
@@ -82,7 +82,7 @@ class TimmFile:
     """The weight file of a repository on Hugging Face in timm's layout. files: its names, the first that is there is taken."""
 
     repo: str
-    files: tuple[str, ...] = WEIGHT_FILES
+    files: tuple[str, ...] = FOLDER_TENSORS
     pinned = False
 
     @property

@@ -23,8 +23,8 @@ WRAPPERS = ("state_dict", "model_state_dict", "state_dict_backbone", "net", "mod
 PREFIXES = ("module.", "backbone.", "model.", "encoder.")
 SHOWN = 4  # of a list of keys, how many an error names
 # What is read of a folder as Hugging Face's libraries save a model; the first is what makes it one.
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-FOLDER_FILES = ("config.json", "preprocessor_config.json", *WEIGHT_FILES)
+FOLDER_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "pytorch_model.bin")
+FOLDER_TENSORS = FOLDER_FILES[2:]  # the first that is there holds the tensors
 
 State = dict[str, "Tensor"]
 
@@ -131,15 +131,15 @@ def read_content(path: Path, classes: Sequence[str] = ()) -> Content:
 def load_state(path: Path, expected: Collection[str] = (), classes: Sequence[str] = ()) -> State:
     """The tensors of `read_content`, their names without prefixes: those are taken off only where every key has them, and no longer once
     a key is one of `expected`."""
-    return _without_prefixes(read_content(path, classes).state, expected)[0]
+    return _without_prefixes(read_content(path, classes).state, expected)
 
 
 def compare(network: nn.Module, content: Content, layout: Layout = PLAIN) -> tuple[Fit, State]:
     """How the content fits the network (which may be on torch's "meta" device), and its tensors under the network's own names."""
     own = network.state_dict()
-    read, prefixes = _without_prefixes(content.state, own.keys())
+    read = _without_prefixes(content.state, own.keys())
     about: dict[str, Any] = {"network": type(network).__name__, "n_own": len(own), "wrapper": content.wrapper}
-    about |= {"pickled": content.pickled, "prefixes": prefixes}
+    about |= {"pickled": content.pickled, "prefixes": _prefixes(content.state, own.keys())}
     try:
         state = layout.converted(dict(read))
     except ValueError as error:
@@ -225,12 +225,18 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or "no reason given").splitlines()[0].split(". ")[0]
 
 
-def _without_prefixes(state: State, expected: Collection[str]) -> tuple[State, tuple[str, ...]]:
+def _without_prefixes(state: State, expected: Collection[str]) -> State:
+    length = sum(map(len, _prefixes(state, expected)))
+    return {key[length:]: value for key, value in state.items()}
+
+
+def _prefixes(names: Collection[str], expected: Collection[str]) -> tuple[str, ...]:
+    """The prefixes that every name has, one after the other, until a name without them is one of those expected."""
     taken: list[str] = []
-    while not any(key in expected for key in state):
-        prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None)
+    while names and not any(name in expected for name in names):
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)
         if prefix is None:
             break
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
+        names = [name.removeprefix(prefix) for name in names]
         taken.append(prefix)
-    return state, tuple(taken)
+    return tuple(taken)

@@ -75,7 +75,15 @@ class _Nodes:
         root = node.get("root")
         folder = (self.document.path.parent / root).resolve() if isinstance(root, str) else None
         line = self.document.line(("stages", name, "weights"))
-        given = {"use": node["use"], "extractor": extractor, "params": params, "inputs": self.edges[name], "root": folder, "remote": remote, **text}
+        given = {
+            "use": node["use"],
+            "extractor": extractor,
+            "params": params,
+            "inputs": self.edges[name],
+            "root": folder,
+            "remote": remote,
+            **text,
+        }
         return Stage(name=name, line=line, **given)
 
     def _extractor(self, place: Place, use: str) -> Any:
@@ -132,7 +140,9 @@ class _Nodes:
         if source.pinned and revision is not None:
             self.report((*place, "revision"), f"{source.name} is pinned by its name", "remove it")
         elif not source.pinned and not (isinstance(revision, str) and REVISION.fullmatch(revision)):
-            what = "must be 40 hexadecimal digits, small letters, in quotes" if revision is not None else "needs 'revision: COMMIT' beside it"
+            what = (
+                "must be 40 hexadecimal digits, small letters, in quotes" if revision is not None else "needs 'revision: COMMIT' beside it"
+            )
             at = (*place, "revision" if revision is not None else "weights")
             self.report(at, what, f"take it from https://huggingface.co/{source.name}/commits/main")
         return Remote(source=source, revision=revision) if len(self.document.problems) == before else None

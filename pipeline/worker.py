@@ -73,7 +73,8 @@ class Report:
 
 @dataclass(slots=True)
 class Worker:
-    """Runs jobs one after the other. Models are loaded once and kept while they are in use. What could not be fetched is not asked for again."""
+    """Runs jobs one after the other. Models are loaded once and kept while they are in use; weights that could not be fetched are not
+    asked for again."""
 
     models: OrderedDict[tuple[Any, ...], Any] = field(default_factory=OrderedDict)
     unfetched: dict[Remote, ExtractorError] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from extractors.contract import ExtractorError, Float32, Kind, Runtime, UInt8
 from extractors.hub import Source, TimmFile
 from extractors.networks import forward, place
 from extractors.visual.crops import check_crops
-from extractors.weights import WEIGHT_FILES, Layout, load_strict
+from extractors.weights import FOLDER_TENSORS, Layout, load_strict
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,13 +60,17 @@ def timm_model(model: str) -> type:
     Raises ExtractorError where timm is not installed or has no such model, and for a model that sees no square colour pictures.
     """
     config = _config(model)
-    sources = TimmFile(config.hf_hub_id, (config.hf_hub_filename,) if config.hf_hub_filename else WEIGHT_FILES) if config.hf_hub_id else None
+    sources = (
+        TimmFile(config.hf_hub_id, (config.hf_hub_filename,) if config.hf_hub_filename else FOLDER_TENSORS) if config.hf_hub_id else None
+    )
     classifiers = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
 
     class TimmModel(_TimmModel):
         name: ClassVar[str] = f"timm:{model}"
         Params: ClassVar[type] = _params(model)
-        origin: ClassVar[str] = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else "training it: timm publishes no weights"
+        origin: ClassVar[str] = (
+            f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else "training it: timm publishes no weights"
+        )
         licence: ClassVar[str] = f"{config.license} (timm)" if config.license else "that of the weights (timm names none)"
         layout: ClassVar[Layout] = Layout(dropped=tuple(f"{name}." for name in classifiers))
 
@@ -95,15 +99,12 @@ class _TimmModel:
     needs_weights: ClassVar[bool] = True
     name: ClassVar[str]
     layout: ClassVar[Layout]
+    network: ClassVar[Any]
     batch = 32
 
     @staticmethod
     def reads(params: TimmModelParams) -> tuple[Kind, ...]:
         return (Kind.FACES,)
-
-    @staticmethod
-    def network(params: TimmModelParams) -> Any:
-        raise NotImplementedError
 
     def __init__(self, params: TimmModelParams, runtime: Runtime) -> None:
         if runtime.weights is None:
@@ -124,8 +125,8 @@ class _TimmModel:
             return np.empty((0, self.dim), np.float32)
         size, params = self._params.size_px, self._params
         edge = round((self.size_px - size) / 2)
-        inner = crops[:, edge : edge + size, edge : edge + size].astype(np.float32) / np.float32(255)
-        scaled = (inner - np.asarray(params.mean, np.float32)) / np.asarray(params.std, np.float32)
+        inner: Float32 = crops[:, edge : edge + size, edge : edge + size].astype(np.float32) / np.float32(255)
+        scaled: Float32 = (inner - np.asarray(params.mean, np.float32)) / np.asarray(params.std, np.float32)
         values = forward(self._network, scaled.transpose(0, 3, 1, 2), self._runtime)
         if values.shape != (len(crops), self.dim):
             why = f"it gives {values.shape} for {len(crops)} pictures, expected ({len(crops)}, {self.dim})"
@@ -137,7 +138,13 @@ class _TimmModel:
 def _params(model: str) -> Any:
     """TimmModelParams with the model's own values as defaults."""
     config = _config(model)
-    hints: dict[str, Any] = {"size_px": int, "crop_pct": float, "interpolation": Literal["bilinear", "bicubic"], "mean": Colour, "std": Colour}
+    hints: dict[str, Any] = {
+        "size_px": int,
+        "crop_pct": float,
+        "interpolation": Literal["bilinear", "bicubic"],
+        "mean": Colour,
+        "std": Colour,
+    }
     defaults = {
         "size_px": int(config.input_size[1]),
         "crop_pct": float(config.crop_pct),
