@@ -177,15 +177,11 @@ def _from_hugging_face(ask: Callable[[], Path], repo: str, revision: str | None)
     except Exception as error:  # a connection raises almost anything
         for kind, why, fix in reasons:
             if isinstance(error, kind):
-                raise ExtractorError(what, why=_because(why, error), fix=f"{fix}, {INSTEAD}") from error
+                # beneath it is why there is none: a name that is not resolved, a connection that is refused
+                cause = f" ({_first_line(error.__cause__)})" if isinstance(error.__cause__, Exception) and _is_unreachable(error) else ""
+                raise ExtractorError(what, why=f"{why or _first_line(error)}{cause}", fix=f"{fix}, {INSTEAD}") from error
         why = f"{type(error).__name__}: {_first_line(error)}"
         raise ExtractorError(what, why=why, fix=f"check the network, then run again, {INSTEAD}") from error
-
-
-def _because(why: str, error: Exception) -> str:
-    """The reason, with what lies beneath the error where that says more (a name that is not resolved, a connection refused)."""
-    cause = error.__cause__
-    return f"{why} ({_first_line(cause)})" if why and isinstance(cause, Exception) and str(cause) else why or _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

@@ -70,13 +70,9 @@ def _show(file: Path, use: str, checked: Any) -> None:
     for line in layout_of(fit) if fit else []:
         click.echo(f"  {line}")
     if fit and not fit.refused:
-        for name, what in (("missing", "missing"), ("unexpected", "unexpected"), ("unlike", "of another shape")):
-            if names := getattr(fit, name):
-                click.echo(
-                    f"  {len(names)} of {fit.n_own} {what}: {listed(names)}"
-                    if name != "unexpected"
-                    else f"  {len(names)} {what}: {listed(names)}"
-                )
+        for names, what in ((fit.missing, "missing"), (fit.unexpected, "unexpected"), (fit.unlike, "of another shape")):
+            if names:
+                click.echo(f"  {len(names)} {what} ({fit.network} has {fit.n_own}): {listed(names)}")
     elif checked.why:
         click.echo(f"  {checked.why}")
     for name, params in checked.others:

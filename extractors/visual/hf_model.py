@@ -123,9 +123,9 @@ def _read(folder: Path) -> tuple[Any, Any]:
             if (folder / file).is_file():
                 Path(seen, file).symlink_to((folder / file).resolve())
         try:
-            read: Any = AutoImageProcessor.from_pretrained  # it has no types
-            processor = read(seen, **only)
             with _quiet():
+                read: Any = AutoImageProcessor.from_pretrained  # it has no types
+                processor = read(seen, **only)
                 model, found = AutoModel.from_pretrained(seen, output_loading_info=True, ignore_mismatched_sizes=True, **only)
         except MemoryError:
             raise

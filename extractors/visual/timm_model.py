@@ -116,17 +116,19 @@ class _TimmModel:
         self.dim = int(getattr(network, "head_hidden_size", None) or network.num_features)
         self.size_px = math.floor(params.size_px / params.crop_pct)
         self.resample = RESAMPLE[params.interpolation]
-        self._network, self._runtime, self._params = place(network, runtime), runtime, params
+        self._mean: Float32 = np.asarray(params.mean, np.float32)
+        self._std: Float32 = np.asarray(params.std, np.float32)
+        self._network, self._runtime, self._inner_px = place(network, runtime), runtime, params.size_px
 
     def embed(self, crops: UInt8) -> Float32:
         """(N, size_px, size_px, 3) uint8 RGB -> (N, dim) float32: what the model's classifier would see."""
         check_crops(crops, self.size_px)
         if not len(crops):
             return np.empty((0, self.dim), np.float32)
-        size, params = self._params.size_px, self._params
+        size = self._inner_px
         edge = round((self.size_px - size) / 2)
-        inner: Float32 = crops[:, edge : edge + size, edge : edge + size].astype(np.float32) / np.float32(255)
-        scaled: Float32 = (inner - np.asarray(params.mean, np.float32)) / np.asarray(params.std, np.float32)
+        inner = crops[:, edge : edge + size, edge : edge + size].astype(np.float32) / np.float32(255)
+        scaled: Float32 = (inner - self._mean) / self._std
         values = forward(self._network, scaled.transpose(0, 3, 1, 2), self._runtime)
         if values.shape != (len(crops), self.dim):
             why = f"it gives {values.shape} for {len(crops)} pictures, expected ({len(crops)}, {self.dim})"
