@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from extractors.contract import Kind
+from extractors.registry import EXTRACTORS
 from pipeline.config import StoreSpec, load
 from pipeline.errors import RequestError
 
@@ -217,8 +218,7 @@ store:
         "stages.yaml:11: stages.arcface: needs 'weights: FILE'; its file comes from the model zoo of "
         "https://github.com/deepinsight/insightface/tree/master/recognition/arcface_torch",
         "stages.yaml:11: stages.arcface.sha256: must be 64 hexadecimal digits, small letters, in quotes; take it from sha256sum",
-        "stages.yaml:12: stages.x.use: unknown extractor 'x_y_z'; known: timeline, waveform, mtcnn, folder, onet, iresnet50, vggish, "
-        "logmel, mfcc39, egemaps_lld, egemaps_functionals",
+        f"stages.yaml:12: stages.x.use: unknown extractor 'x_y_z'; known: {', '.join(EXTRACTORS)}, timm:MODEL, hf:MODEL, hf_audio:MODEL",
         "stages.yaml:13: stages.a.from: a cycle: a -> b -> a; break it",
         "stages.yaml:16: stor: unknown key; did you mean 'store'?",
         "stages.yaml:18: store.rows: input should be 'labels' or 'timeline', got 'lines'; give labels | timeline",
