@@ -73,15 +73,25 @@ def check(path: Path, use: str, settings: Sequence[str]) -> Checked:
 
 
 def examine(path: Path, extractor: Any, params: Any) -> Checked:
-    """A file's tensors against the extractor's network, on no device; what only the extractor can read it is made with, on the CPU."""
+    """A file's tensors against the extractor's network, on no device.
+
+    What only the extractor can judge, it is made of, on the CPU: a folder, and a file where parameters are set, since one may ask for a
+    part whose shape the file decides, as a head with so many classes.
+    """
     try:
         if path.is_dir() or not _compares(extractor):
             extractor(params, Runtime(weights=path))
             return Checked(why="")
         fit = _fit(read_content(path, extractor.layout.classes), extractor, params)
-        return Checked(why=fit.why, fit=fit)
     except ExtractorError as error:
         return Checked(why=str(error))
+    if params == extractor.Params():
+        return Checked(why=fit.why, fit=fit)
+    try:
+        extractor(params, Runtime(weights=path))
+    except ExtractorError as error:
+        return Checked(why=fit.why or str(error), fit=fit)
+    return Checked(why="", fit=dataclasses.replace(fit, missing=(), unexpected=(), unlike=()))
 
 
 def _compares(extractor: Any) -> bool:

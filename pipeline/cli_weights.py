@@ -69,7 +69,7 @@ def _show(file: Path, use: str, checked: Any) -> None:
     fit = checked.fit
     for line in layout_of(fit) if fit else []:
         click.echo(f"  {line}")
-    if fit and not fit.refused:
+    if fit and fit.why and not fit.refused:
         for names, what in ((fit.missing, "missing"), (fit.unexpected, "unexpected"), (fit.unlike, "of another shape")):
             if names:
                 click.echo(f"  {len(names)} {what} ({fit.network} has {fit.n_own}): {listed(names)}")
