@@ -58,7 +58,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         for depth in (18, 34, 50, 100)
     ),
     Checkpoint(
-        extractor="ir50", file="res50_ir_0.887.pth", origin="Google Drive, linked in the ReadMe of sucv/ABAW2", licence="none stated"
+        extractor="ir50", file="res50_ir_0.887.pth", origin="Google Drive, linked in sucv's ReadMe (ABAW2 to ABAW5)", licence="none stated"
     ),
     *(
         Checkpoint(extractor="efficientnet_b2", file=f"{name}.pt", origin=EMOTIEFF, licence=EMOTIEFF_TERMS)

@@ -86,13 +86,27 @@ class _HfModel:
             raise ValueError(f"{self.name}: expected a saved model's folder, got none")
         model, self._processor = _read(runtime.weights)
         self.size_px, self.resample = _size_px(self._processor, model.config, runtime.weights), _resample(self._processor, runtime.weights)
+        self._runtime, self.dim = runtime, 0
         try:
-            self._network, self._runtime = place(_pooled(model, params.pool), runtime), runtime
-            self.dim = self._forward(np.zeros((1, self.size_px, self.size_px, 3), np.uint8)).shape[1]
+            self._network = place(_pooled(model, params.pool), runtime)
+            self.dim = self._tried(runtime.weights)
         except (AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:  # of a model of something else
-            raise _refused(
-                runtime.weights, f"it gives no vector for a picture ({_first_line(error)})", "take a model of pictures"
-            ) from error
+            if "OutOfMemory" in type(error).__name__:
+                raise  # says nothing about the model
+            why = f"it gives no vector for a picture ({_first_line(error)})"
+            raise _refused(runtime.weights, why, "take a model of pictures") from error
+
+    def _tried(self, folder: Path) -> int:
+        """The length of what it gives for a picture. Raises ExtractorError where that is not the same each time."""
+        grey = np.arange(self.size_px, dtype=np.float32) * (255 / self.size_px)
+        ramp = np.broadcast_to(grey[None, None, :, None], (1, self.size_px, self.size_px, 3)).astype(np.uint8)
+        first, second = self._forward(ramp), self._forward(ramp)
+        if first.ndim != 2:
+            raise ValueError(f"an array of {first.shape}")
+        if np.abs(first - second).max() > 1e-3 * first.std():
+            why = "it gives other values for the same picture each time, as one that hides parts at random"
+            raise _refused(folder, why, "take a model that does not")
+        return int(first.shape[1])
 
     def embed(self, crops: UInt8) -> Float32:
         """(N, size_px, size_px, 3) uint8 RGB -> (N, dim) float32. The folder's preprocessing does what follows the resizing."""

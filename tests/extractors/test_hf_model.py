@@ -162,6 +162,14 @@ def test_the_first_place_of_a_picture_is_no_class_token(kind: str, folders: dict
         make(folders[kind])
 
 
+def test_a_model_that_hides_parts_at_random_is_refused(tmp_path: Path) -> None:
+    import transformers as t
+
+    folder = save(tmp_path, t.ViTMAEModel(t.ViTMAEConfig(**VIT)), _vit()[1])
+    with pytest.raises(ExtractorError, match="cannot be used: it gives other values for the same picture each time"):
+        make(folder)
+
+
 def test_tensors_that_lack_or_are_of_another_network_are_told(folders: dict[str, Path], tmp_path: Path) -> None:
     refused = {
         r"16 tensors are missing \(\S*layers\.2\.": changed(folders["vit"], tmp_path, "config.json", num_hidden_layers=3),
