@@ -18,6 +18,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from torch import nn
 
+    from extractors.hub import Source
     from extractors.weights import Layout
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -279,6 +280,15 @@ class WeightedExtractor(Extractor, Protocol):
     @staticmethod
     def network(params: Any) -> nn.Module:
         """The network, untrained, with its own names for its tensors, made on torch's current default device."""
+        ...
+
+
+class HubExtractor(Extractor, Protocol):
+    """One whose weights another library can fetch, where the stages file says `weights: hub`."""
+
+    @staticmethod
+    def hub(params: Any) -> Source | None:
+        """Where they are fetched from with these parameters; None where nothing is published for them. Asks no network."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The one table of extractors: name -> class, and the extra that installs what it imports."""
+"""The one table of extractors: name -> class, and the extra that installs what it imports; and that of doors to other libraries' models."""
 
 from __future__ import annotations
 
@@ -47,23 +47,44 @@ EXTRACTORS: dict[str, Entry] = {
 }
 
 
+# "door:model" -> a function that makes the extractor class of that model of another library.
+DOORS: dict[str, Entry] = {
+    "timm": Entry("extractors.visual.timm_model:timm_model", "hub"),
+    "hf": Entry("extractors.visual.hf_model:hf_model", "hub"),
+    "hf_audio": Entry("extractors.audio.hf_audio:hf_audio", "hub"),
+}
+
+
+def behind_door(use: str) -> tuple[str, str] | None:
+    """The door and the model that `use` names, or None where it names no door."""
+    door, colon, model = use.partition(":")
+    return (door, model) if colon and door in DOORS else None
+
+
 def load(use: str) -> Any:
-    """The extractor class that `use` names: a name of the table, or an outside "package.module:Class".
+    """The extractor class that `use` names: a name of the table, a "door:model", or an outside "package.module:Class".
 
     Raises ExtractorError when it cannot be imported or is not there. (The type is Any: the Protocols of the contract say what
     each kind offers, and the pipeline checks the kind before it calls.)
     """
+    if opened := behind_door(use):
+        door, model = opened
+        return _imported(use, DOORS[door].target, DOORS[door].extra)(model)
     entry = EXTRACTORS.get(use)
-    module_name, _, class_name = (entry.target if entry else use).partition(":")
-    extra = f"pip install 'affectpipe[{entry.extra}]'" if entry else f"install the package that holds {module_name}, or mend its name"
+    return _imported(use, entry.target, entry.extra) if entry else _imported(use, use, None)
+
+
+def _imported(use: str, target: str, extra: str | None) -> Any:
+    """What stands in the module after the colon. extra: of affectpipe, that installs what the module imports; None for an outside one."""
+    module_name, _, name = target.partition(":")
+    fix = f"pip install 'affectpipe[{extra}]'" if extra else f"install the package that holds {module_name}, or mend its name"
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ExtractorError(f"extractor {use!r} cannot be imported", why=str(error), fix=extra) from error
+        raise ExtractorError(f"extractor {use!r} cannot be imported", why=str(error), fix=fix) from error
     except Exception as error:  # an outside module may raise anything while it is imported
         why = f"{type(error).__name__}: {error}"
         raise ExtractorError(f"extractor {use!r} cannot be imported", why=why, fix=f"mend {module_name}") from error
-    if not hasattr(module, class_name):
-        why = f"{module_name} has no {class_name!r}"
-        raise ExtractorError(f"extractor {use!r} is not there", why=why, fix="mend the name after the colon")
-    return getattr(module, class_name)
+    if not hasattr(module, name):
+        raise ExtractorError(f"extractor {use!r} is not there", why=f"{module_name} has no {name!r}", fix="mend the name after the colon")
+    return getattr(module, name)

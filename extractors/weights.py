@@ -73,27 +73,96 @@ def describe_missing(extractor: type[Extractor], name: str, folders: Sequence[Pa
     return f"{extractor.name}: {name} is missing; origin: {extractor.origin}; licence: {extractor.licence}; put it into {places}"
 
 
-def load_state(path: Path, expected: Collection[str] = (), classes: Sequence[str] = ()) -> State:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """A checkpoint's tensors. wrapper: the key under which they lay; pickled: the class of the module that held them; "" for neither."""
+
+    state: State
+    wrapper: str = ""
+    pickled: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """How a checkpoint was read, and what keeps it from fitting a network of n_own tensors.
+
+    prefixes: taken off every name, in this order. converted: the layout gave other names or shapes. dropped: tensors for other purposes.
+    refused: why the layout could not convert it; the lists below are empty then. unlike: names with the shape found and expected.
+    """
+
+    network: str
+    n_own: int
+    wrapper: str = ""
+    pickled: str = ""
+    prefixes: tuple[str, ...] = ()
+    converted: bool = False
+    dropped: tuple[str, ...] = ()
+    refused: str = ""
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    unlike: tuple[str, ...] = ()
+
+    @property
+    def why(self) -> str:
+        """What does not fit, in words; empty where all does."""
+        found = ((self.missing, "missing"), (self.unexpected, "unexpected"), (self.unlike, "of another shape"))
+        problems = [f"{len(keys)} {what} ({_listed(keys)})" for keys, what in found if keys]
+        return self.refused or (f"of {self.n_own} tensors, " + ", ".join(problems) if problems else "")
+
+
+def read_content(path: Path, classes: Sequence[str] = ()) -> Content:
     """A checkpoint's tensors on the CPU, without what training scripts wrap around them.
 
     The kind of file (safetensors, or what torch.save writes) is told by its content; of a saved model's folder it is the first of
-    `FOLDER_TENSORS`. Prefixes are taken off only where every key has them, and no longer once a key is one of `expected`. Raises
-    ExtractorError naming the file, why, and what to do; a pickle that holds anything but tensors, plain containers and objects of the
-    named classes is refused, and nothing in it is executed.
+    `FOLDER_TENSORS`. Raises ExtractorError naming the file, why, and what to do; a pickle that holds anything but tensors, plain containers
+    and objects of the named classes is refused, and nothing in it is executed.
     """
     from torch import Tensor, nn
 
-    content = _read(path, classes)
+    content, pickled = _read(path, classes), ""
     if isinstance(content, nn.Module):
-        content = content.state_dict()
+        content, pickled = content.state_dict(), type(content).__name__
     if not isinstance(content, Mapping):
         raise _refused(path, f"it holds a {type(content).__name__}", "give a file that holds the network's state dict")
-    state = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
+    wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), "")
+    state = content[wrapper] if wrapper else content
     foreign = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
     if not state or foreign:
         why = f"of its {len(state)} entries {len(foreign)} are no tensors ({_listed(foreign)})" if foreign else "it holds nothing"
         raise _refused(path, why, "give a file that holds the network's state dict")
-    return _without_prefixes({str(key): value for key, value in state.items()}, expected)
+    return Content(state={str(key): value for key, value in state.items()}, wrapper=wrapper, pickled=pickled)
+
+
+def load_state(path: Path, expected: Collection[str] = (), classes: Sequence[str] = ()) -> State:
+    """The tensors of `read_content`, their names without prefixes: those are taken off only where every key has them, and no longer once
+    a key is one of `expected`."""
+    return _without_prefixes(read_content(path, classes).state, expected)
+
+
+def compare(network: nn.Module, content: Content, layout: Layout = PLAIN) -> tuple[Fit, State]:
+    """How the content fits the network (which may be on torch's "meta" device), and its tensors under the network's own names."""
+    own = network.state_dict()
+    read = _without_prefixes(content.state, own.keys())
+    about: dict[str, Any] = {"network": type(network).__name__, "n_own": len(own), "wrapper": content.wrapper}
+    about |= {"pickled": content.pickled, "prefixes": _prefixes(content.state, own.keys())}
+    try:
+        state = layout.converted(dict(read))
+    except ValueError as error:
+        return Fit(**about, refused=str(error)), {}
+    converted = {key: value.shape for key, value in state.items()} != {key: value.shape for key, value in read.items()}
+    dropped = tuple(key for key in state if key not in own and key.startswith(layout.dropped or "\0"))
+    state = {key: value for key, value in state.items() if key not in dropped}
+    fit = Fit(
+        **about,
+        converted=converted,
+        dropped=dropped,
+        missing=tuple(key for key in own if key not in state),
+        unexpected=tuple(key for key in state if key not in own),
+        unlike=tuple(
+            f"{key} {_form(state[key])}, expected {_form(own[key])}" for key in own if key in state and not _fits(state[key], own[key])
+        ),
+    )
+    return fit, state
 
 
 def facts(folder: Path, name: str) -> dict[str, Any]:
@@ -116,20 +185,9 @@ def load_strict(network: nn.Module, path: Path, layout: Layout = PLAIN) -> None:
     The tensors are assigned, not copied, so that a network made on torch's "meta" device costs no memory or time before; it is
     on the CPU and in the file's floating type after. Raises ExtractorError listing all that does not fit.
     """
-    own = network.state_dict()
-    state = load_state(path, own.keys(), layout.classes)
-    try:
-        state = layout.converted(state)
-    except ValueError as error:
-        raise _refused(path, str(error), f"give the checkpoint of a {type(network).__name__} network") from error
-    state = {key: value for key, value in state.items() if key in own or not key.startswith(layout.dropped or "\0")}
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own]
-    unlike = [f"{key} {_form(state[key])}, expected {_form(own[key])}" for key in own if key in state and not _fits(state[key], own[key])]
-    found = ((missing, "missing"), (unexpected, "unexpected"), (unlike, "of another shape"))
-    if problems := [f"{len(keys)} {what} ({_listed(keys)})" for keys, what in found if keys]:
-        why = f"of {len(own)} tensors, " + ", ".join(problems)
-        raise _refused(path, why, f"give the checkpoint of a {type(network).__name__} network")
+    fit, state = compare(network, read_content(path, layout.classes), layout)
+    if fit.why:
+        raise _refused(path, fit.why, f"give the checkpoint of a {fit.network} network")
     network.load_state_dict(state, strict=True, assign=True)
 
 
@@ -231,10 +289,18 @@ def _first_line(error: Exception) -> str:
     return (said.strip() or "no reason given").splitlines()[0].split(". ")[0]
 
 
-def _without_prefixes(state: dict[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
-    while state and not any(key in expected for key in state):
-        prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None)
+def _without_prefixes(state: State, expected: Collection[str]) -> State:
+    length = sum(map(len, _prefixes(state, expected)))
+    return {key[length:]: value for key, value in state.items()}
+
+
+def _prefixes(names: Collection[str], expected: Collection[str]) -> tuple[str, ...]:
+    """The prefixes that every name has, one after the other, until a name without them is one of those expected."""
+    taken: list[str] = []
+    while names and not any(name in expected for name in names):
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)
         if prefix is None:
             break
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+        names = [name.removeprefix(prefix) for name in names]
+        taken.append(prefix)
+    return tuple(taken)

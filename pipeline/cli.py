@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli_weights import weights
+
 if TYPE_CHECKING:
     from pipeline.request import Prepared, Request
 
@@ -330,6 +332,9 @@ def _refuse_with_failures(prepared: Prepared) -> None:
     problems = [failure.problem for failure in prepared.failures if failure.stage == "source" and failure.problem.severity.value == "error"]
     if problems:
         raise RequestError(problems)
+
+
+main.add_command(weights)
 
 
 def _prepare(request: Request, *, quiet: bool) -> Prepared:

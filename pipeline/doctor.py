@@ -67,7 +67,8 @@ def _gpu() -> str:
 
 def _weights(config: Config, folders: Sequence[Path], cache: Cache) -> str:
     paths, _ = find_weights(config, folders, cache)
-    return ", ".join(f"{stage}: {path}" for stage, path in paths.items()) or "the stages file needs none"
+    remote = {stage.name: f"{stage.remote.identity}, fetched when it runs" for stage in config.stages if stage.remote}
+    return ", ".join(f"{stage}: {where}" for stage, where in {**paths, **remote}.items()) or "the stages file needs none"
 
 
 def _examine_source(source: Source, prepared: Prepared) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def _job(plan: Plan, cache: Cache, tasks: Sequence[Task], device: str) -> Job:
         kind=stage.yields,
         precision=stage.precision,
         weights=plan.weights.get(stage.name),
+        remote=stage.remote,
         root=stage.root,
         source=tasks[0].trial.source.path,
         source_state=tasks[0].trial.source.state,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from extractors.contract import Kind
+from extractors.hub import Remote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +20,8 @@ class Stage:
     extractor: Any  # a class of the contract's Protocols
     params: Any  # an instance of extractor.Params
     inputs: tuple[str, ...] = ()
-    weights: str | None = None
+    weights: str | None = None  # the name of a file
+    remote: Remote | None = None  # or where the weights are fetched from
     sha256: str | None = None
     precision: str = "float32"
     root: Path | None = None  # of pictures or tables beside the videos

@@ -46,7 +46,10 @@ def params_part(params: Any) -> dict[str, Any]:
 def stage_part(
     *, extractor: str, version: int, params: Mapping[str, Any], precision: str, weights: str | None, decoder: str | None
 ) -> dict[str, Any]:
-    """What every trial of a stage shares. weights: the file's sha256; decoder: its name and version where the stage decodes."""
+    """What every trial of a stage shares.
+
+    weights: the file's sha256, or "hub:SOURCE@REVISION" of fetched ones; decoder: its name and version where the stage decodes.
+    """
     return {
         "extractor": extractor,
         "version": version,

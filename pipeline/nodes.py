@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from extractors.contract import PRECISIONS, ExtractorError, Kind, Resample
-from extractors.registry import EXTRACTORS
+from extractors.hub import REVISION, Remote
+from extractors.registry import DOORS, EXTRACTORS, behind_door
 from extractors.registry import load as load_extractor
 from pipeline.document import Document, Place
 from pipeline.graph import Stage, find_cycle
@@ -17,7 +18,8 @@ from pipeline.params import read_params
 STAGE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 OUTSIDE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-STAGE_KEYS = ("use", "from", "weights", "sha256", "precision", "root")
+STAGE_KEYS = ("use", "from", "weights", "revision", "sha256", "precision", "root")
+HUB = "hub"  # instead of a weight file's name
 CONTRACT = ("name", "version", "Params", "yields", "reads", "decoder", "precisions", "needs_weights", "origin", "licence")
 ROOT_FILES = {"pictures": "NAME/00001.jpg", "tables": "NAME.csv"}
 FILE_NAMES = ("index",)  # names that a store uses for its own files
@@ -63,21 +65,31 @@ class _Nodes:
         self.kinds[name] = Kind(extractor.yields)
         params = read_params(self.document, place, extractor.Params, node, STAGE_KEYS)
         self._check_weights(place, node, extractor)
+        remote = self._remote(place, node, extractor, params)
         self._check_root(place, node, extractor)
         if params is not None and named:
-            self.stages[name] = self._stage(name, node, extractor, params)
+            self.stages[name] = self._stage(name, node, extractor, params, remote)
 
-    def _stage(self, name: str, node: dict[str, Any], extractor: Any, params: Any) -> Stage:
-        text = {key: node[key] for key in ("weights", "sha256", "precision") if isinstance(node.get(key), str)}
+    def _stage(self, name: str, node: dict[str, Any], extractor: Any, params: Any, remote: Remote | None) -> Stage:
+        named = ("sha256", "precision") if remote else ("weights", "sha256", "precision")
+        text = {key: node[key] for key in named if isinstance(node.get(key), str)}
         root = node.get("root")
         folder = (self.document.path.parent / root).resolve() if isinstance(root, str) else None
         line = self.document.line(("stages", name, "weights"))
-        given = {"use": node["use"], "extractor": extractor, "params": params, "inputs": self.edges[name], "root": folder, **text}
+        given = {
+            "use": node["use"],
+            "extractor": extractor,
+            "params": params,
+            "inputs": self.edges[name],
+            "root": folder,
+            "remote": remote,
+            **text,
+        }
         return Stage(name=name, line=line, **given)
 
     def _extractor(self, place: Place, use: str) -> Any:
-        if use not in EXTRACTORS and not OUTSIDE.fullmatch(use):
-            self.document.report_unknown((*place, "use"), use, list(EXTRACTORS), noun="extractor")
+        if use not in EXTRACTORS and not behind_door(use) and not OUTSIDE.fullmatch(use):
+            self.document.report_unknown((*place, "use"), use, [*EXTRACTORS, *(f"{door}:MODEL" for door in DOORS)], noun="extractor")
             return None
         try:
             extractor = load_extractor(use)
@@ -92,9 +104,10 @@ class _Nodes:
     def _check_weights(self, place: Place, node: dict[str, Any], extractor: Any) -> None:
         weights, sha256, precision = node.get("weights"), node.get("sha256"), node.get("precision", "float32")
         if extractor.needs_weights and not isinstance(weights, str):
-            self.report(self.document.at(place, "weights"), "needs 'weights: FILE'", f"its file comes from {extractor.origin}")
+            fetched = ", or write 'weights: hub'" if hasattr(extractor, "hub") else ""
+            self.report(self.document.at(place, "weights"), "needs 'weights: FILE'", f"its file comes from {extractor.origin}{fetched}")
         if not extractor.needs_weights:
-            for key in ("weights", "sha256"):
+            for key in ("weights", "sha256", "revision"):
                 if node.get(key) is not None:
                     self.report((*place, key), f"{extractor.name} takes no weight file", "remove it")
         elif sha256 is not None and not (isinstance(sha256, str) and SHA256.fullmatch(sha256)):
@@ -103,6 +116,37 @@ class _Nodes:
             self.report((*place, "weights"), "must be a file name without folders", "name the folder with --weights")
         if precision not in PRECISIONS or precision not in extractor.precisions:
             self.report((*place, "precision"), f"{extractor.name} cannot run in {precision!r}", f"known: {', '.join(extractor.precisions)}")
+
+    def _remote(self, place: Place, node: dict[str, Any], extractor: Any, params: Any) -> Remote | None:
+        """Where the stage's weights are fetched from; None where a file is named, or after reporting what is wrong."""
+        revision, before = node.get("revision"), len(self.document.problems)
+        if not extractor.needs_weights:
+            return None
+        if node.get("weights") != HUB:
+            if revision is not None:
+                self.report((*place, "revision"), "is of weights that are fetched", "remove it, or write 'weights: hub'")
+            return None
+        if not hasattr(extractor, "hub"):
+            fix = f"name a file; it comes from {extractor.origin}"
+            self.report((*place, "weights"), f"{extractor.name} cannot fetch its weights", fix)
+            return None
+        if node.get("sha256") is not None:
+            self.report((*place, "sha256"), "is of a weight file; fetched weights are pinned by themselves", "remove it")
+        source = extractor.hub(params) if params is not None else None
+        if params is not None and source is None:
+            why = "nothing is published for these parameters"
+            self.report((*place, "weights"), f"{extractor.name} cannot fetch its weights", "name a file", why=why)
+        if source is None:
+            return None
+        if source.pinned and revision is not None:
+            self.report((*place, "revision"), f"{source.name} is pinned by its name", "remove it")
+        elif not source.pinned and not (isinstance(revision, str) and REVISION.fullmatch(revision)):
+            what = (
+                "must be 40 hexadecimal digits, small letters, in quotes" if revision is not None else "needs 'revision: COMMIT' beside it"
+            )
+            at = (*place, "revision" if revision is not None else "weights")
+            self.report(at, what, f"take it from https://huggingface.co/{source.name}/commits/main")
+        return Remote(source=source, revision=revision) if len(self.document.problems) == before else None
 
     def _check_root(self, place: Place, node: dict[str, Any], extractor: Any) -> None:
         holds = getattr(extractor, "root_holds", None)

@@ -89,7 +89,7 @@ def find_weights(config: Config, folders: Sequence[Path], cache: Cache) -> tuple
     digests: dict[str, str] = {}
     problems: list[Problem] = []
     for stage in config.stages:
-        if stage.weights is None:
+        if stage.weights is None:  # it needs none, or fetches them when it runs
             continue
         where = f"{config.path.name}:{stage.line}: stages.{stage.name}.weights"
         try:
@@ -155,7 +155,7 @@ def make_plan(
             version=stage.extractor.version,
             params=params_part(stage.params),
             precision=stage.precision,
-            weights=digests.get(stage.name),
+            weights=stage.remote.identity if stage.remote else digests.get(stage.name),
             decoder=decoder_part(stage, cache.digests),
         )
         work.add(stage, part, wanted=stage.name in wanted)

@@ -36,7 +36,12 @@ class Request:
 
     @property
     def weights_folders(self) -> tuple[Path, ...]:
-        return (*self.weights, self.stages.parent / "weights", self.cache / "weights")
+        return weights_folders(self.weights, self.stages, self.cache)
+
+
+def weights_folders(named: Sequence[Path], stages: Path, cache: Path) -> tuple[Path, ...]:
+    """Where weight files are looked for, in this order."""
+    return (*named, stages.parent / "weights", cache / "weights")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

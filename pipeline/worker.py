@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from extractors.contract import ExtractorError, Kind, Runtime
+from extractors.hub import Remote
 from extractors.registry import load
 from pipeline import stages
 from pipeline.artifact import Provenance
@@ -48,6 +49,7 @@ class Job:
     identities: dict[str, dict[str, Any]]
     device: str
     reason: str
+    remote: Remote | None = None  # where the weights are fetched from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +73,11 @@ class Report:
 
 @dataclass(slots=True)
 class Worker:
-    """Runs jobs one after the other. Models are loaded once and kept while they are in use."""
+    """Runs jobs one after the other. Models are loaded once and kept while they are in use; weights that could not be fetched are not
+    asked for again."""
 
     models: OrderedDict[tuple[Any, ...], Any] = field(default_factory=OrderedDict)
+    unfetched: dict[Remote, ExtractorError] = field(default_factory=dict)
 
     def run(self, job: Job) -> Report:
         started = time.perf_counter()
@@ -109,11 +113,22 @@ class Worker:
         if key not in self.models:
             while len(self.models) >= MODELS_KEPT:
                 self.models.popitem(last=False)
-            runtime = Runtime(device=_device(job), precision=job.precision, weights=job.weights)
+            weights = self._fetched(job.stage, job.remote) if job.remote else job.weights
+            runtime = Runtime(device=_device(job), precision=job.precision, weights=weights)
             self.models[key] = load(job.use)(job.params, runtime)
             gc.freeze()  # libraries and models stay: looking through them again and again takes a twentieth of a fast stage's time
         self.models.move_to_end(key)
         return self.models[key]
+
+    def _fetched(self, stage: str, remote: Remote) -> Path:
+        """Raises PassingError: a network that is away today may be there tomorrow."""
+        try:
+            if remote in self.unfetched:
+                raise self.unfetched[remote]
+            return remote.fetch()
+        except ExtractorError as error:
+            self.unfetched[remote] = error
+            raise PassingError(Problem(what=error.what, where=f"stages.{stage}.weights", why=error.why, fix=error.fix)) from error
 
 
 def check_device(device: str) -> None:

@@ -219,7 +219,7 @@ store:
         "stages.yaml:11: stages.arcface: needs 'weights: FILE'; its file comes from the model zoo of "
         "https://github.com/deepinsight/insightface/tree/master/recognition/arcface_torch",
         "stages.yaml:11: stages.arcface.sha256: must be 64 hexadecimal digits, small letters, in quotes; take it from sha256sum",
-        f"stages.yaml:12: stages.x.use: unknown extractor 'x_y_z'; known: {', '.join(EXTRACTORS)}",
+        f"stages.yaml:12: stages.x.use: unknown extractor 'x_y_z'; known: {', '.join(EXTRACTORS)}, timm:MODEL, hf:MODEL, hf_audio:MODEL",
         "stages.yaml:13: stages.a.from: a cycle: a -> b -> a; break it",
         "stages.yaml:16: stor: unknown key; did you mean 'store'?",
         "stages.yaml:18: store.rows: input should be 'labels' or 'timeline', got 'lines'; give labels | timeline",
