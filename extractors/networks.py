@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extractors.contract import Float32, FloatArray, Runtime, WeightedExtractor
+from extractors.contract import Float32, FloatArray, Runtime
+from extractors.protocols import WeightedExtractor
 from extractors.weights import load_strict
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extractors.contract import Extractor, ExtractorError
+from extractors.contract import ExtractorError
+from extractors.protocols import Extractor
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

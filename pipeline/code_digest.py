@@ -13,7 +13,7 @@ from extractors.registry import load
 from pipeline.memo import StatMemo
 
 DECODING = {"pyav": ("video", "decoder"), "ffmpeg": ("sound", "video", "decoder"), "openface": ("openface",)}
-NOT_ITS_OWN = ("contract.py", "registry.py")  # every extractor imports the one; the other names them all
+NOT_ITS_OWN = ("contract.py", "protocols.py", "registry.py")  # every extractor imports the first two; the last names them all
 
 
 def code_digest(use: str, memo: StatMemo | None = None) -> str:

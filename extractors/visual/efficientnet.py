@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from extractors.contract import ExtractorError, Float32, Kind, Runtime, UInt8, WeightedExtractor
+from extractors.contract import ExtractorError, Float32, Kind, Runtime, UInt8
 from extractors.networks import forward, loaded, place
+from extractors.protocols import WeightedExtractor
 from extractors.visual.crops import IMAGENET_MEAN, IMAGENET_STD, check_crops, normalised
 from extractors.weights import Layout, load_state
 

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from extractors.contract import PRECISIONS, Extractor, Kind
+from extractors.contract import PRECISIONS, Kind
+from extractors.protocols import Extractor
 from extractors.registry import EXTRACTORS, load
 from pipeline import config, keys
 

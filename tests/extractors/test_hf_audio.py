@@ -13,7 +13,8 @@ import torch
 import transformers
 
 from extractors.audio.hf_audio import hf_audio
-from extractors.contract import Extractor, ExtractorError, Kind, Runtime, Track, Waveform
+from extractors.contract import ExtractorError, Kind, Runtime, Track, Waveform
+from extractors.protocols import Extractor
 
 RATE_HZ = 16000
 SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
