@@ -15,6 +15,7 @@ import pytest
 from extractors import hub
 from extractors.contract import ExtractorError
 from extractors.hub import Remote, SavedModel, TimmFile, TorchvisionFile
+from extractors.registry import load as load_extractor
 from pipeline.cache import Cache
 from pipeline.config import load
 from pipeline.errors import PassingError, RequestError
@@ -221,14 +222,13 @@ class Pinned:
 
 
 def test_a_pinned_file_needs_no_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from extractors.visual.iresnet50 import IResNet50
-
-    monkeypatch.setattr(IResNet50, "hub", Pinned.hub, raising=False)
+    iresnet50 = load_extractor("iresnet50")
+    monkeypatch.setattr(iresnet50, "hub", Pinned.hub, raising=False)
     config = read(tmp_path, "  v: {use: iresnet50, weights: hub}\n")
     assert make_plan(config, (), Cache(tmp_path / "cache")).parts["v"]["weights"] == "hub:torchvision/net-0123abcd.pth"
     with pytest.raises(RequestError, match=r":5: stages\.v\.revision: torchvision/net-0123abcd\.pth is pinned by its name; remove it$"):
         read(tmp_path, f'  v: {{use: iresnet50, weights: hub, revision: "{REVISION}"}}\n')
-    monkeypatch.setattr(IResNet50, "hub", lambda params: None)
+    monkeypatch.setattr(iresnet50, "hub", lambda params: None)
     with pytest.raises(RequestError, match=r"stages\.v\.weights: iresnet50 cannot fetch its weights: nothing is published for these param"):
         read(tmp_path, "  v: {use: iresnet50, weights: hub}\n")
 
