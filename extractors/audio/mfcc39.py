@@ -34,7 +34,7 @@ class Mfcc39:
     """
 
     name: ClassVar[str] = "mfcc39"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = Mfcc39Params
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None
