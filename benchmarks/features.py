@@ -30,7 +30,6 @@ from pipeline.stages import Item, Recipe
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden" / "make_outputs.py"
 ROWS_PER_S = 25
-RATE_HZ = {"spectrogram_resnet18": 44100}  # of the sound; 16,000 for all others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +111,7 @@ def measure(name: str, made: Any, options: argparse.Namespace) -> Measured:
     extractor_class = load(name)
     with tempfile.TemporaryDirectory(prefix="affectpipe-extractors-") as folder:
         root = Path(folder)
-        paths = write_inputs(root, made, options.seconds, RATE_HZ.get(name, 16000))
+        paths = write_inputs(root, made, options.seconds, made.RATES_HZ.get(name, 16000))
         params = extractor_class.Params()
         runtime = Runtime(device=options.device, precision=options.precision, weights=made.weight_file(name, root))
         extractor, reads = extractor_class(params, runtime), tuple(extractor_class.reads(params))

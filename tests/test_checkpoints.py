@@ -102,7 +102,6 @@ def test_every_entry_is_for_an_extractor_and_its_parameters() -> None:
             extractor.Params(**entry.params)
 
 
-@pytest.mark.xfail(strict=True, reason="some extractors of the catalogue are to come; remove this mark once all are in the registry")
 def test_the_registry_has_every_extractor_of_the_catalogue() -> None:
     assert {entry.extractor for entry in CHECKPOINTS} <= EXTRACTORS.keys()
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from extractors.audio import saved_model, speech
 from extractors.contract import ExtractorError, Float32, Float64, Kind, Runtime, Track, Waveform
+from extractors.hub import SavedModel
 from extractors.networks import forward, place
 from extractors.weights import load_state
 from extractors.windows import masked_track, require_rate
@@ -50,8 +51,9 @@ def hf_audio(model: str) -> type:
     if not MODEL.fullmatch(model):
         why = "it is no name of a model on huggingface.co"
         raise ExtractorError(f"hf_audio:{model}", why=why, fix="name one, such as hf_audio:openai/whisper-base")
-    origin = f"https://huggingface.co/{model}"
-    return type(f"hf_audio:{model}", (HfAudio,), {"name": f"hf_audio:{model}", "origin": origin, "__doc__": HfAudio.__doc__})
+    own: dict[str, Any] = {"name": f"hf_audio:{model}", "origin": f"https://huggingface.co/{model}", "__doc__": HfAudio.__doc__}
+    own["hub"] = staticmethod(lambda params: SavedModel(model))
+    return type(f"hf_audio:{model}", (HfAudio,), own)
 
 
 class HfAudio:

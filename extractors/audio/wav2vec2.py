@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from extractors.audio import saved_model, speech
 from extractors.contract import Float64, Kind, Runtime, Track, Waveform
+from extractors.hub import SavedModel, Source
 from extractors.networks import place
 from extractors.weights import Layout, load_strict
 from extractors.windows import require_rate
@@ -58,6 +59,10 @@ class Wav2Vec2:
     @staticmethod
     def reads(params: Wav2Vec2Params) -> tuple[Kind, ...]:
         return (Kind.WAVEFORM,)
+
+    @staticmethod
+    def hub(params: Wav2Vec2Params) -> Source:
+        return SavedModel("facebook/wav2vec2-base-960h")
 
     def __init__(self, params: Wav2Vec2Params, runtime: Runtime) -> None:
         import torch

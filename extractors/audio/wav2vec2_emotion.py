@@ -11,6 +11,7 @@ import numpy as np
 
 from extractors.audio import saved_model, speech
 from extractors.contract import Bool, Float32, Float64, Int64, Kind, Runtime, Track, Waveform
+from extractors.hub import SavedModel, Source
 from extractors.networks import forward, place
 from extractors.weights import Layout, load_strict
 from extractors.windows import Windows, masked_track, require_rate, sounding_s
@@ -80,6 +81,10 @@ class Wav2Vec2Emotion:
     @staticmethod
     def reads(params: Wav2Vec2EmotionParams) -> tuple[Kind, ...]:
         return (Kind.WAVEFORM, Kind.TIMELINE) if params.output == "scores" and params.hop == "timeline" else (Kind.WAVEFORM,)
+
+    @staticmethod
+    def hub(params: Wav2Vec2EmotionParams) -> Source:
+        return SavedModel("audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim")
 
     def __init__(self, params: Wav2Vec2EmotionParams, runtime: Runtime) -> None:
         import torch

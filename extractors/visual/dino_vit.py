@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from extractors.contract import ExtractorError, Float32, Kind, Runtime, UInt8
+from extractors.hub import SavedModel, Source
 from extractors.networks import forward, loaded, place
 from extractors.visual.crops import IMAGENET_MEAN, IMAGENET_STD, check_crops, normalised
 from extractors.weights import Layout, State, facts
@@ -110,6 +111,10 @@ class DinoVit:
     @staticmethod
     def reads(params: DinoVitParams) -> tuple[Kind, ...]:
         return (Kind.FACES,)
+
+    @staticmethod
+    def hub(params: DinoVitParams) -> Source:
+        return SavedModel(f"facebook/dino-vit{params.size}")
 
     @staticmethod
     def network(params: DinoVitParams) -> nn.Module:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from extractors.contract import Float32, Kind, Runtime, UInt8
+from extractors.hub import Source, TorchvisionFile
 from extractors.networks import forward, loaded, place
 from extractors.visual.crops import IMAGENET_MEAN, IMAGENET_STD, check_crops, normalised
 from extractors.weights import Layout, State
@@ -53,6 +54,10 @@ def torchvision_named(state: State) -> State:
     return renamed
 
 
+# The digests in the names of torchvision's first ImageNet weights, those of the published affect systems' time.
+IMAGENET_V1 = {"400mf": "c65dace8", "800mf": "1b27b58c", "1_6gf": "b11a554e", "3_2gf": "b5a9779c"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegNetYParams:
     """size: by the multiplications for a picture of 224 x 224. input_px: 112, as the ABAW systems have it, or ImageNet's 224."""
@@ -88,6 +93,10 @@ class RegNetY:
     @staticmethod
     def reads(params: RegNetYParams) -> tuple[Kind, ...]:
         return (Kind.FACES,)
+
+    @staticmethod
+    def hub(params: RegNetYParams) -> Source:
+        return TorchvisionFile(f"regnet_y_{params.size}-{IMAGENET_V1[params.size]}.pth")
 
     @staticmethod
     def network(params: RegNetYParams) -> nn.Module:

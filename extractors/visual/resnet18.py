@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 import numpy as np
 
 from extractors.contract import Float32, Kind, Runtime, UInt8
+from extractors.hub import Source, TorchvisionFile
 from extractors.networks import filled, forward, place, weight_file
 from extractors.visual.crops import IMAGENET_MEAN, IMAGENET_STD, check_crops, normalised
 from extractors.weights import HEADS, Layout, beside, rows_of
@@ -59,6 +60,10 @@ class ResNet18:
     @staticmethod
     def reads(params: ResNet18Params) -> tuple[Kind, ...]:
         return (Kind.FACES,)
+
+    @staticmethod
+    def hub(params: ResNet18Params) -> Source:
+        return TorchvisionFile("resnet18-f37072fd.pth")
 
     @staticmethod
     def network(params: ResNet18Params) -> nn.Module:

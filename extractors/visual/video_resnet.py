@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from extractors.contract import Bool, Clips, Float32, Kind, Runtime, UInt8
+from extractors.hub import Source, TorchvisionFile
 from extractors.networks import forward, loaded, place
 from extractors.visual.clips import Anchor, ClipWindow, check_clips
 from extractors.weights import Layout, State
@@ -89,6 +90,10 @@ class R3d18:
         return (Kind.FACES,)
 
     @staticmethod
+    def hub(params: VideoResnetParams) -> Source:
+        return TorchvisionFile("r3d_18-b3b3357e.pth")
+
+    @staticmethod
     def network(params: VideoResnetParams) -> Any:
         from torchvision.models.video import r3d_18
 
@@ -130,6 +135,10 @@ class R2plus1d18:
     @staticmethod
     def reads(params: VideoResnetParams) -> tuple[Kind, ...]:
         return (Kind.FACES,)
+
+    @staticmethod
+    def hub(params: VideoResnetParams) -> Source:
+        return TorchvisionFile("r2plus1d_18-91a641e6.pth")
 
     @staticmethod
     def network(params: VideoResnetParams) -> Any:
