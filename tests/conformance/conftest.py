@@ -110,6 +110,9 @@ ROWS = {
 }
 
 
+FIXTURES = ("name", "embedder", "cropper", "listener", "row_listener", "clipper", "clip_name")
+
+
 def _offering(*methods: str) -> list[str]:
     return [name for name, row in ROWS.items() if row.offers in methods]
 
@@ -137,6 +140,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for fixture, cases in found.items():
         if fixture in metafunc.fixturenames:
             metafunc.parametrize(fixture, cases)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One extractor after the other, so that few have to be kept."""
+
+    def about(item: pytest.Item) -> str:
+        values = getattr(getattr(item, "callspec", None), "params", {})
+        found = next((values[fixture] for fixture in FIXTURES if fixture in values), "")
+        return found[0] if isinstance(found, tuple) else str(found)
+
+    ours = [number for number, item in enumerate(items) if item.path.parent == Path(__file__).parent]
+    for number, item in zip(ours, sorted((items[number] for number in ours), key=about), strict=True):
+        items[number] = item
 
 
 @pytest.fixture(scope="session")
@@ -182,5 +198,5 @@ def build(golden: types.ModuleType, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def kept(build: Build) -> Build:
-    """As build, but the same extractor again for the same name and parameters."""
-    return functools.cache(build)
+    """As build, but the same extractor again for the same name and parameters, if it is not long ago."""
+    return functools.lru_cache(4)(build)

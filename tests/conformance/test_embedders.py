@@ -51,9 +51,10 @@ def test_embeddings_depend_on_their_picture_only(embedder: str, kept: Build, bui
 
 
 def test_every_listed_precision_points_the_same_way(embedder: str, build: Build, kept: Build, pictures: UInt8) -> None:
-    full = kept(embedder).embed(pictures[2:])
+    """Of the face: convolutions in half precision are slow on a processor."""
+    full = kept(embedder).embed(pictures[2:3])
     for precision in kept(embedder).precisions[1:]:
-        half = build(embedder, precision=precision).embed(pictures[2:])
+        half = build(embedder, precision=precision).embed(pictures[2:3])
         assert half.dtype == np.float32
         cosine = (half * full).sum(axis=1) / np.linalg.norm(half, axis=1) / np.linalg.norm(full, axis=1)
         assert (cosine > 0.999).all()

@@ -62,7 +62,6 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "wav2vec2": SMALL,
     "wav2vec2_emotion": SMALL | {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True},
 }
-GAINS = {"vggish": math.sqrt(2)}
 RATES_HZ = {"spectrogram_resnet18": 44100}  # of the sound, where it is not 16 kHz
 DRAWN = 1_000_003  # numbers per tensor of stand-in weights, then repeated: a prime, so that no two rows of a matrix are alike
 
