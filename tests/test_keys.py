@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from extractors.registry import EXTRACTORS, load
 from pipeline.config import load as load_config
-from pipeline.keys import KeyMaker, canonical, differences, identity, key_of, params_part, stage_part
+from pipeline.keys import KeyMaker, canonical, differences, finding, identity, key_of, params_part, stage_part
 
 unhurried = settings(deadline=None)  # a busy machine is no failure
 GOLDEN = Path(__file__).parent / "golden" / "keys.json"
@@ -67,6 +67,21 @@ def test_a_key_is_the_sha256_of_sorted_json_without_blanks() -> None:
         '{"decoder":"pyav 1","extractor":"e","params":{"a":[1,"\\u00fc"],"b":0.5},"precision":"float32","version":2,"weights":null}}'
     )
     assert key_of(made) == sha256(text)
+
+
+def test_a_finding_is_of_everything_but_the_choice_and_the_person() -> None:
+    made = golden_identities()["mtcnn"]
+    choices = load("mtcnn").choices
+    same = finding(made, choices)
+    assert set(choices) < set(made["stage"]["params"])
+    for name, value in made["stage"]["params"].items():
+        other = {**made, "stage": {**made["stage"], "params": {**made["stage"]["params"], name: f"not {value}"}}}
+        assert (finding(other, choices) == same) == (name in choices), name
+    assert finding({**made, "person": "left"}, choices) == same
+    for name, value in {"source": sha256("another"), "inputs": [sha256("another")], "schema": 2}.items():
+        assert finding({**made, name: value}, choices) != same
+    for name in ("extractor", "version", "precision", "weights", "decoder"):
+        assert finding({**made, "stage": {**made["stage"], name: "another"}}, choices) != same, name
 
 
 words = st.text("0123456789abcdef", min_size=1, max_size=64)

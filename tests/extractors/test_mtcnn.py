@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extractors.contract import ExtractorError, Faces, Frames, Runtime, UInt8
+from extractors.contract import Detections, ExtractorError, Faces, Frames, Person, Runtime, UInt8
 from extractors.face import jpeg
 from extractors.face.alignment import TEMPLATE_112, similarity, warp
 from extractors.face.detector import Found, Seen
@@ -249,3 +249,80 @@ def test_a_margin_needs_a_box() -> None:
 def test_parameters_at_the_edge_of_their_range() -> None:
     params = MtcnnParams(search_s=0, redetect_s=1e-9, min_prob=1, min_track_s=0, track=0, template="box", margin=2)
     assert (params.search_s, params.margin, MtcnnParams().track) == (0, 2, None)
+
+
+def films() -> tuple[list[Frames], np.ndarray]:
+    """Three shots of two sizes, frames at odd times; one to three people."""
+    images = [picture(2)] * 6 + [picture(1, side_px=360, shot=1)] * 7 + [picture(3, side_px=360, shot=2)] * 5
+    times_s = np.cumsum(np.random.default_rng(5).uniform(0.02, 0.07, len(images)))
+    numbers = np.arange(len(images)) * 3
+    return [Frames(images=image[None], times_s=times_s[i : i + 1], index=numbers[i : i + 1]) for i, image in enumerate(images)], times_s
+
+
+def chosen(params: MtcnnParams, found: Detections) -> Any:
+    batches, times_s = films()
+    frame = np.concatenate([batch.index for batch in batches])
+    asked: list[int] = []
+
+    def pictures(wanted: Any) -> Iterator[Frames]:
+        asked.extend(wanted.tolist())
+        yield from (batch for batch in batches if batch.index[0] in wanted)
+
+    made = Mtcnn(params, Runtime(), finder=Nobody()).choose(found, frame, times_s, pictures, PEOPLE)
+    shown = {int(number) for faces in made.values() for number in faces.frame[faces.valid]}
+    assert asked == sorted(shown), "no other picture is decoded"
+    return made
+
+
+class Nobody:
+    def find(self, batches: Iterable[Frames]) -> Iterator[Seen]:
+        raise AssertionError("nothing is to be found again")
+
+
+PEOPLE: tuple[Person, ...] = ("main", "left", "right")
+CHOICES = [
+    {},
+    {"min_track_s": 0.0},
+    {"track": 1},
+    {"size_px": 48, "template": "box", "margin": 0.2},
+    {"coding": "raw"},
+    {"min_track_s": 9.0},
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_choosing_is_following_without_finding(choice: dict[str, Any]) -> None:
+    batches, _ = films()
+    found = Mtcnn(MtcnnParams(), Runtime(), finder=Astronauts()).follow(batches, ["main"])["main"].found
+    assert found.shots.tolist() == [[0, 240, 240], [18, 360, 360], [39, 360, 360]]
+    params = MtcnnParams(**choice)
+    anew = Mtcnn(params, Runtime(), finder=Astronauts()).follow(batches, PEOPLE)
+    made = chosen(params, found)
+    assert made.keys() == anew.keys()
+    for person, faces in anew.items():
+        assert list(made[person].crops) == list(faces.crops)
+        for name in ("frame", "valid", "boxes", "landmarks", "prob", "track"):
+            np.testing.assert_array_equal(getattr(made[person], name), getattr(faces, name))
+
+
+def test_what_was_found_in_other_frames_is_refused() -> None:
+    batches, _ = films()
+    found = Mtcnn(MtcnnParams(), Runtime(), finder=Astronauts()).follow(batches, ["main"])["main"].found
+    for wrong in ({"frame": found.frame + 1}, {"shots": found.shots[1:]}, {"shots": found.shots[:0]}):
+        with pytest.raises(ValueError, match="found: expected shots and faces of the frames given"):
+            chosen(MtcnnParams(), dataclasses.replace(found, **wrong))
+    for wrong in (
+        {"boxes": found.boxes * np.nan},
+        {"track": found.track - 1},
+        {"track": found.track + 99},
+        {"shots": found.shots * [1, 0, 1]},
+    ):
+        with pytest.raises(ValueError, match=r"^Detections"):
+            dataclasses.replace(found, **wrong)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_a_video_shorter_than_a_track_must_be_has_its_face(n: int) -> None:
+    batches = [Frames(images=picture(1)[None], times_s=np.array([i / 30]), index=np.array([i])) for i in range(n)]
+    faces = Mtcnn(MtcnnParams(), Runtime(), finder=Astronauts()).follow(batches, ["main"])["main"]
+    assert faces.valid.all()
