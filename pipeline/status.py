@@ -40,10 +40,9 @@ def _planned(plan: Plan, cache: Cache, stage: Stage) -> dict[str, Any]:
         "extractor": stage.use,
         "cached": sum(state is State.DONE and key not in running for key, state in states.items()),
         "run": len(tasks),
-        "reasons": dict(Counter(task.reason.value for task in tasks)),
+        "reasons": dict(Counter(task.reason.value + (", its faces are known" if task.found_in else "") for task in tasks)),
         "failed": sum(state is State.FAILED and key not in running for key, state in states.items()),
         "blocked": len(plan.blocked[stage.name]),
-        "chosen": sum(bool(task.found_in) for task in tasks),  # of those to run: they only choose among faces that were found
         "estimate_s": None if None in estimates else sum(filter(None, estimates)),
     }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -91,10 +93,37 @@ def test_a_choice_needs_no_finding(name: str, desk: Any, finds: list[int], tmp_p
 
 
 def test_what_is_found_depends_on_the_rest(desk: Any, finds: list[int]) -> None:
-    for number, text in enumerate((", min_prob: 0.95", ", mode: exact", ", redetect_s: 0.5", ", min_face_px: 60"), 1):
+    others = (", min_prob: 0.95", ", mode: exact", ", redetect_s: 0.5", ", search_s: 0.1", ", min_face_px: 60", ", precision: bfloat16")
+    for number, text in enumerate(others, 1):
         desk.write_stages(stages(text))
         desk.run()
         assert len(finds) == number
+    desk.write_stages(stages(CHOICES["crop"]).replace("native", "12.5"))
+    desk.run()
+    assert len(finds) == len(others) + 1
+
+
+def test_no_video_takes_another_s_faces(desk: Any, finds: list[int], sample: Any) -> None:
+    other = next(path for path in sample.videos.iterdir() if path.stem != "video5")
+    shutil.copy(other, desk.videos)
+    desk.write_stages(stages(CHOICES["crop"]))
+    desk.run()
+    assert finds == [1]
+
+
+def test_the_stage_s_name_does_not_matter(desk: Any, finds: list[int]) -> None:
+    desk.write_stages(stages(CHOICES["crop"]).replace("faces:", "people:"))
+    planned = {entry["stage"]: entry["reasons"] for entry in desk.here("plan", "--json").json["stages"]}
+    assert planned["people"] == {"never computed, its faces are known": 2}
+    assert desk.run()["computed"] == {"people": 2}
+    assert finds == []
+
+
+def test_a_first_stage_that_fails_does_not_keep_the_others_from_sharing(desk: Any, finds: list[int]) -> None:
+    more = "".join(f"  size{n}: {{use: mtcnn, from: timeline, min_prob: 0.8, size_px: {n}}}\n" for n in (48, 64, 80))
+    desk.write_stages(stages(", min_prob: 0.8, track: 99", more))
+    assert desk.run(status=1)["computed"] == {"size48": 2, "size64": 2, "size80": 2}
+    assert finds == [1, 1]
 
 
 def test_two_stages_find_once(desk: Any, finds: list[int], tmp_path: Path) -> None:
@@ -109,17 +138,28 @@ def test_two_stages_find_once(desk: Any, finds: list[int], tmp_path: Path) -> No
         assert tracks(desk, stage, {}) == tracks(again, stage, {})
 
 
-@pytest.mark.parametrize("lost", ["removed", "damaged"])
+@pytest.mark.parametrize("lost", ["removed", "damaged", "damaged in secret"])
 def test_what_was_found_is_lost(lost: str, desk: Any, finds: list[int], tmp_path: Path) -> None:
     for path in (desk.cache / "faces").rglob("*.h5"):
         if lost == "removed":
             path.unlink()
-        else:
+        elif lost == "damaged":
             path.write_bytes(path.read_bytes()[:-100] + bytes(100))
+        else:
+            damage_a_landmark(path)
     desk.write_stages(stages(CHOICES["crop"]))
     desk.run()
     assert finds == [1]
     assert tracks(desk, "faces", {"size_px": 64}) == tracks(fresh(desk, tmp_path / "fresh"), "faces", {"size_px": 64})
+
+
+def damage_a_landmark(path: Path) -> None:
+    """Without a trace but in the checksum: size, time and inode stay."""
+    before = path.stat()
+    with h5py.File(path, "r+") as file:
+        file["found/landmarks"][0, 0, 0] += 1
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
 
 
 def test_forcing_finds_again(desk: Any, finds: list[int]) -> None:
@@ -132,3 +172,12 @@ def test_an_unknown_track_is_one_clear_failure(desk: Any, finds: list[int]) -> N
     desk.run(status=1)
     assert finds == []
     assert "there is no track 99" in str(desk.failures())
+
+
+def test_what_could_not_be_found_anew_is_not_taken_from_before(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Mtcnn, *given: Any) -> Any:
+        raise OSError("no room")
+
+    monkeypatch.setattr(Mtcnn, "follow", fails)
+    desk.write_stages(stages(more="  small: {use: mtcnn, from: timeline, size_px: 48}\n"))
+    assert desk.run("--force", "faces", "--force", "small", status=1)["computed"] == {}
