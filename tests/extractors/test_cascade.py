@@ -194,18 +194,19 @@ def test_a_picture_does_not_depend_on_its_batch(media: Path, astronaut: UInt8) -
 
 
 def test_limits_of_memory_change_nothing(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crowd, so that there are more crops than a batch takes."""
+    """A crowd, so that there are more crops than a batch takes. A cascade of its own, whose networks grow with the batches."""
+    cascade = Cascade(min_face_px=40, device="cpu")
     images = decoded(media / "crowd_1080p.mp4", (0, 60))[:, :700, :1280]
-    expected = loaded(40).search(images)
+    expected = cascade.search(images)
     assert sum(len(one.found.prob) for one in expected) >= 4
     squares = [one.squares for one in expected]
-    near, judged = loaded(40).look(images, squares), loaded(40).check(images, squares)
-    for name, value in (("PIXELS_AT_ONCE", 1), ("R_BATCH", 7), ("O_BATCH", 1), ("R_BATCH", 100_000), ("O_BATCH", 100_000)):
+    near, judged = cascade.look(images, squares), cascade.check(images, squares)
+    for name, value in (("PIXELS_AT_ONCE", 1), ("R_BATCH", 7), ("O_BATCH", 1), ("R_BATCH", 4096), ("O_BATCH", 512)):
         with monkeypatch.context() as patched:
             patched.setattr(module, name, {"cpu": value})
-            assert_all_same(loaded(40).search(images), expected)
-            assert_all_same(loaded(40).look(images, squares), near)
-            assert_all_same(loaded(40).check(images, squares), judged)
+            assert_all_same(cascade.search(images), expected)
+            assert_all_same(cascade.look(images, squares), near)
+            assert_all_same(cascade.check(images, squares), judged)
 
 
 def test_looking_around_a_face_finds_what_searching_does(media: Path) -> None:
