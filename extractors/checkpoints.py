@@ -32,10 +32,13 @@ ARCFACE_TERMS = "non-commercial research (insightface's trained models)"
 EMOTIEFF = "models/affectnet_emotions of EmotiEffLib's repository on GitHub (?raw=true)"
 EMOTIEFF_TERMS = "Apache-2.0 (code); trained on VGGFace2 and AffectNet, which have terms of their own"
 DAN = "Google Drive or Baidu, linked in the README of https://github.com/yaoing/DAN"
+DAN_TERMS = "MIT code; weights trained on RAF-DB or AffectNet (non-commercial research)"
+SPEECH = ("wav2vec2-base-960h", "wav2vec2-large-960h", "wav2vec2-large-robust", "hubert-base-ls960")
 TSAV = "the zip aff2model_tntsub4 of tnt.uni-hannover.de (model2/TSAV_Sub4_544k.pth.tar)"
 TSAV_TERMS = "restricted for research purposes"
 TORCHVISION_TERMS = "BSD-3-Clause (torchvision)"
 DINO_SIZES = ("s16", "s8", "b16", "b8")
+DINO_FILES = tuple(f"dino_{name}_pretrain.pth" for name in ("deitsmall16", "deitsmall8", "vitbase16", "vitbase8"))
 
 
 def _torchvision(extractor: str, file: str, **params: Any) -> Checkpoint:
@@ -68,16 +71,15 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         Checkpoint(extractor="efficientnet_b0", file=f"{name}.pt", origin=EMOTIEFF, licence=EMOTIEFF_TERMS)
         for name in ("enet_b0_8_best_vgaf", "enet_b0_8_best_afew", "enet_b0_8_va_mtl")
     ),
-    Checkpoint(extractor="dan", file="affecnet8_epoch5_acc0.6209.pth", origin=DAN, licence="MIT (code)"),
+    Checkpoint(extractor="dan", file="affecnet8_epoch5_acc0.6209.pth", origin=DAN, licence=DAN_TERMS),
     Checkpoint(extractor="resnet18", file="resnet18_msceleb.pth", origin="what DAN's training starts from: " + DAN, licence="none stated"),
     _torchvision("resnet18", "resnet18-f37072fd.pth"),
     *(_saved("dino_vit", f"facebook/dino-vit{size}", "Apache-2.0", size=size) for size in DINO_SIZES),
-    Checkpoint(
-        extractor="dino_vit",
-        file="dino_deitsmall16_pretrain.pth",
-        origin="https://github.com/facebookresearch/dino",
-        licence="Apache-2.0",
-        params={"size": "s16"},
+    *(
+        Checkpoint(
+            extractor="dino_vit", file=file, origin="https://github.com/facebookresearch/dino", licence="Apache-2.0", params={"size": size}
+        )
+        for size, file in zip(DINO_SIZES, DINO_FILES, strict=True)
     ),
     _torchvision("regnet_y", "regnet_y_400mf-c65dace8.pth", size="400mf"),
     _torchvision("regnet_y", "regnet_y_400mf-e6988f5f.pth", size="400mf"),
@@ -98,6 +100,15 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         licence="Apache-2.0",
         sha256_prefix="10086976",
     ),
-    _saved("wav2vec2", "facebook/wav2vec2-base-960h", "Apache-2.0"),
+    Checkpoint(
+        extractor="vggish",
+        file="vggish_pca_params-970ea276.pth",
+        origin="https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish_pca_params-970ea276.pth",
+        licence="Apache-2.0",
+        sha256_prefix="970ea276",
+        params={"output": "pca"},
+    ),
+    *(_saved("wav2vec2", f"facebook/{name}", "Apache-2.0") for name in SPEECH),
+    _saved("wav2vec2", "microsoft/wavlm-base", "MIT"),
     _saved("wav2vec2_emotion", "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim", "CC BY-NC-SA 4.0"),
 )

@@ -161,6 +161,8 @@ class ClipExtractor(Extractor, Protocol):
 
 
 class AudioExtractor(Extractor, Protocol):
+    """It may also have hears_hz: int, the only rate of the sound at which it is defined; a stages file with another is refused."""
+
     dim: int
 
     def extract(self, waveform: Waveform, row_times_s: Float64 | None) -> Track:

@@ -36,6 +36,10 @@ def as_published(state: State) -> State:
     return state
 
 
+def any_module(module: Any) -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """How the published files of a network differ from its own state dict, beside the wrappers and prefixes above.
@@ -43,12 +47,14 @@ class Layout:
     classes: "module.Class" of the objects that a pickle may hold beside tensors, such as the modules of a whole pickled network; without
     any, no such pickle is opened. The classes need not be installed and none of their code is run: a bare nn.Module stands for each.
     converted: from the published names (and shapes) to the network's own; it may raise ValueError with the reason where it cannot.
+    unlike: why a pickled module is not the network though its tensors fit, "" where it is: it says more of itself than its tensors do.
     dropped: beginnings of names, after that, of tensors for other purposes (a classifier that is not used), which may be there or not.
     files: what is read of a folder, where the weights may be one; the first is what makes it one.
     """
 
     classes: tuple[str, ...] = ()
     converted: Callable[[State], State] = as_published
+    unlike: Callable[[Any], str] = any_module
     dropped: tuple[str, ...] = ()
     files: tuple[str, ...] = FOLDER_FILES
 
@@ -76,11 +82,16 @@ def describe_missing(extractor: type[Extractor], name: str, folders: Sequence[Pa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """A checkpoint's tensors. wrapper: the key under which they lay; pickled: the class of the module that held them; "" for neither."""
+    """A checkpoint's tensors. wrapper: the key under which they lay; module: what held them, where that was pickled whole."""
 
     state: State
     wrapper: str = ""
-    pickled: str = ""
+    module: Any = None
+
+    @property
+    def pickled(self) -> str:
+        """The class of the module, "" where there was none."""
+        return "" if self.module is None else type(self.module).__name__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +131,9 @@ def read_content(path: Path, classes: Sequence[str] = ()) -> Content:
     """
     from torch import Tensor, nn
 
-    content, pickled = _read(path, classes), ""
+    content, module = _read(path, classes), None
     if isinstance(content, nn.Module):
-        content, pickled = content.state_dict(), type(content).__name__
+        content, module = content.state_dict(), content
     if not isinstance(content, Mapping):
         raise _refused(path, f"it holds a {type(content).__name__}", "give a file that holds the network's state dict")
     wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), "")
@@ -131,7 +142,7 @@ def read_content(path: Path, classes: Sequence[str] = ()) -> Content:
     if not state or foreign:
         why = f"of its {len(state)} entries {len(foreign)} are no tensors ({_listed(foreign)})" if foreign else "it holds nothing"
         raise _refused(path, why, "give a file that holds the network's state dict")
-    return Content(state={str(key): value for key, value in state.items()}, wrapper=wrapper, pickled=pickled)
+    return Content(state={str(key): value for key, value in state.items()}, wrapper=wrapper, module=module)
 
 
 def load_state(path: Path, expected: Collection[str] = (), classes: Sequence[str] = ()) -> State:
@@ -146,6 +157,8 @@ def compare(network: nn.Module, content: Content, layout: Layout = PLAIN) -> tup
     read = _without_prefixes(content.state, own.keys())
     about: dict[str, Any] = {"network": type(network).__name__, "n_own": len(own), "wrapper": content.wrapper}
     about |= {"pickled": content.pickled, "prefixes": _prefixes(content.state, own.keys())}
+    if content.module is not None and (why := layout.unlike(content.module)):
+        return Fit(**about, refused=why), {}
     try:
         state = layout.converted(dict(read))
     except ValueError as error:
@@ -160,7 +173,7 @@ def compare(network: nn.Module, content: Content, layout: Layout = PLAIN) -> tup
         missing=tuple(key for key in own if key not in state),
         unexpected=tuple(key for key in state if key not in own),
         unlike=tuple(
-            f"{key} {_form(state[key])}, expected {_form(own[key])}" for key in own if key in state and not _fits(state[key], own[key])
+            f"{key} {_form(state[key])}, expected {_shape(own[key])}" for key in own if key in state and not _fits(state[key], own[key])
         ),
     )
     return fit, state
@@ -227,11 +240,24 @@ def _listed(keys: Sequence[str]) -> str:
 
 
 def _form(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {'float' if tensor.is_floating_point() else 'integer'}"
+    kind = "float" if tensor.is_floating_point() else "complex" if tensor.is_complex() else "integer"
+    return f"{tuple(tensor.shape)} {kind}" + ("" if _is_whole(tensor) else " that is not all there: without data, sparse, NaN or infinite")
+
+
+def _shape(own: Tensor) -> str:
+    return f"{tuple(own.shape)} {'float' if own.is_floating_point() else 'integer'}"
 
 
 def _fits(given: Tensor, own: Tensor) -> bool:
-    return given.shape == own.shape and given.is_floating_point() == own.is_floating_point()
+    alike = given.shape == own.shape and given.is_floating_point() == own.is_floating_point() and not given.is_complex()
+    return alike and _is_whole(given)
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether every number is there and is one. (What is not given, on the "meta" device, is only asked of a network's own.)"""
+    import torch
+
+    return tensor.layout is torch.strided and not tensor.is_meta and bool(tensor.isfinite().all())
 
 
 def _read(path: Path, classes: Sequence[str]) -> Any:
@@ -240,7 +266,7 @@ def _read(path: Path, classes: Sequence[str]) -> Any:
     import torch
     from torch import nn
 
-    path = _tensors(path) if path.is_dir() else path
+    path = tensor_file(path) if path.is_dir() else path
     try:
         with path.open("rb") as file:
             head = file.read(9)
@@ -266,7 +292,8 @@ def _read(path: Path, classes: Sequence[str]) -> Any:
         raise _refused(path, f"{type(error).__name__}: {_first_line(error)}", "fetch it again: it is damaged or no checkpoint") from error
 
 
-def _tensors(folder: Path) -> Path:
+def tensor_file(folder: Path) -> Path:
+    """Of a saved model's folder the file that holds its tensors. Raises ExtractorError where it has none."""
     found = next((folder / name for name in FOLDER_TENSORS if (folder / name).is_file()), None)
     if found is None:
         raise _refused(folder, f"it holds neither {' nor '.join(FOLDER_TENSORS)}", "give the folder of a saved model, with its tensors")
@@ -286,8 +313,9 @@ def _stand_in(name: str) -> type:
 
 def _first_line(error: Exception) -> str:
     """Readers put advice to load the file unsafely before and behind it, or a C++ stack: only the finding itself is wanted."""
-    said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
-    return (said.strip() or "no reason given").splitlines()[0].split(". ")[0]
+    lines = str(error).strip().splitlines() or ["no reason given"]
+    said = next((line for line in lines if line.startswith("Trying to load")), lines[0])
+    return (str(error).partition("WeightsUnpickler error: ")[2].strip() or said).splitlines()[0].split(". ")[0]
 
 
 def _without_prefixes(state: State, expected: Collection[str]) -> State:

@@ -14,7 +14,7 @@ import yaml
 from extractors.checkpoints import CHECKPOINTS, Checkpoint
 from extractors.contract import ExtractorError, Runtime
 from extractors.registry import EXTRACTORS, load
-from extractors.weights import Content, Fit, compare, find, read_content
+from extractors.weights import FOLDER_FILES, Content, Fit, compare, facts, find, read_content, tensor_file
 from pipeline.document import Document
 from pipeline.errors import Problem, RequestError
 from pipeline.memo import StatMemo
@@ -27,7 +27,8 @@ SHOWN = 4  # of a list of tensors, how many a line names
 def catalogue(folders: Sequence[Path], memo: StatMemo) -> list[dict[str, Any]]:
     """Per published checkpoint what is known of it, `path` (None where no folder has it) and `state`.
 
-    state: "missing"; "found", of a file where its sha256 begins as published, or nothing is published and it fits; else what is wrong.
+    state: "missing"; "found", of a file where its sha256 begins as published, or nothing is published and it fits; "found, not checked", of
+    a folder with a configuration and tensors; else what is wrong.
     """
     rows = []
     for known in CHECKPOINTS:
@@ -41,8 +42,9 @@ def _state(known: Checkpoint, path: Path, memo: StatMemo) -> str:
         if known.sha256_prefix:
             digest = digest_of(path, memo)
             return "found" if digest.startswith(known.sha256_prefix) else f"another file: its sha256 begins {digest[:8]}"
-        if path.is_dir() or known.extractor not in EXTRACTORS:
-            return "found"
+        if path.is_dir():  # to build a large model for a list would take too long: `weights check` does
+            tensor_file(path)
+            return "found, not checked" if facts(path, FOLDER_FILES[0]) else f"does not fit: its {FOLDER_FILES[0]} says nothing"
         extractor = load(known.extractor)
         why = examine(path, extractor, extractor.Params(**known.params)).why
     except (ExtractorError, OSError) as error:

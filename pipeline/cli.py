@@ -164,7 +164,7 @@ def _show_run(result: Any) -> None:
     if result.n_computed:
         click.echo(f"computed {result.n_computed} tracks: " + ", ".join(f"{name} {count}" for name, count in result.computed.items()))
     else:
-        click.echo("nothing had to run: every track was in the cache")
+        click.echo("nothing was computed" if result.has_errors else "nothing had to run: every track was in the cache")
     if result.trials:
         story = store_story(result.store)
         table(({"feature": name, **entry} for name, entry in story["features"].items()), _FEATURE_COLUMNS)

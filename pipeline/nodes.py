@@ -197,7 +197,18 @@ class _Wiring:
         for name in timelines[1:]:
             why = f"a store has one row axis, and {timelines[0]!r} gives it"
             self.document.report(("stages", name), "a second timeline", "keep one, or write a stages file for each", why=why)
+        for stage in resolved:
+            self._report_rates(stage)
         return resolved
+
+    def _report_rates(self, stage: Stage) -> None:
+        """An extractor that is defined at one rate of the sound, and reads a stage of another."""
+        hears_hz = getattr(stage.extractor, "hears_hz", None)
+        for name in stage.inputs:
+            rate_hz = getattr(getattr(self.nodes.stages.get(name), "params", None), "rate_hz", hears_hz)
+            if hears_hz and self.nodes.kinds[name] is Kind.WAVEFORM and rate_hz != hears_hz:
+                what = f"{stage.extractor.name} is defined at {hears_hz} Hz, and {name!r} has {rate_hz}"
+                self.document.report(("stages", stage.name, "from"), what, f"read a waveform stage with rate_hz: {hears_hz}")
 
     def _report_cycles(self, edges: dict[str, tuple[str, ...]]) -> set[str]:
         """Every cycle, one at a time. Returns the names in them."""

@@ -128,6 +128,26 @@ def person_part(stage: Stage, trial: Trial) -> str | None:
     return trial.person if getattr(stage.params, "person", "auto") == "auto" else None
 
 
+def _what_is_needed(config: Config, folders: Sequence[Path], cache: Cache) -> tuple[dict[str, Path], dict[str, str], dict[str, str | None]]:
+    """Per stage its weight file, that file's sha256, and what decodes for it. Raises RequestError with all that is missing for any."""
+    roots_of = [(stage, problem) for stage in config.stages if stage.root and (problem := roots.check(stage, stage.root))]
+    problems = [replace(problem, what=f"stages.{stage.name}.root: {problem.what}") for stage, problem in roots_of]
+    weights: tuple[dict[str, Path], dict[str, str]] = {}, {}
+    decoders: dict[str, str | None] = {}
+    try:
+        weights = find_weights(config, folders, cache)
+    except RequestError as error:
+        problems += error.problems
+    for stage in config.stages:
+        try:
+            decoders[stage.name] = decoder_part(stage, cache.digests)
+        except RequestError as error:
+            problems += error.problems
+    if problems:
+        raise RequestError(list(dict.fromkeys(problems)))
+    return *weights, decoders
+
+
 def make_plan(
     config: Config,
     trials: Sequence[Trial],
@@ -141,10 +161,7 @@ def make_plan(
     """Raises RequestError where a weight file, a root or a program is missing, or a named stage does not exist."""
     for name in (*only, *force):
         config.stage(name)
-    unusable = [(stage, problem) for stage in config.stages if stage.root and (problem := roots.check(stage, stage.root))]
-    if unusable:
-        raise RequestError([replace(problem, what=f"stages.{stage.name}.root: {problem.what}") for stage, problem in unusable])
-    weights, digests = find_weights(config, weights_folders, cache)
+    weights, digests, decoders = _what_is_needed(config, weights_folders, cache)
     # whatever is computed, the store needs its row axis
     wanted = with_needed(config.stages, (*only, config.timeline.name)) if only else {stage.name for stage in config.stages}
     wanted |= with_dependents(config.stages, force)  # what was computed from a forced stage is not of its new output
@@ -156,7 +173,7 @@ def make_plan(
             params=params_part(stage.params),
             precision=stage.precision,
             weights=stage.remote.identity if stage.remote else digests.get(stage.name),
-            decoder=decoder_part(stage, cache.digests),
+            decoder=decoders[stage.name],
         )
         work.add(stage, part, wanted=stage.name in wanted)
     return Plan(

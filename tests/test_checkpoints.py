@@ -135,9 +135,9 @@ def test_a_found_file_is_looked_at(ask: Ask, small: dict[str, torch.Tensor], tmp
     known = {"extractor": "iresnet50", "origin": "here", "licence": "none"}
     entries = [Checkpoint(file=f"{name}.pth", **known) for name in ("good", "bad", "text")]
     entries.append(Checkpoint(file="good.pth", sha256_prefix=prefix, **known))
-    monkeypatch.setattr(checkpoints, "CHECKPOINTS", (*entries, Checkpoint(**{**known, "extractor": "to_come", "file": "bad.pth"})))
+    monkeypatch.setattr(checkpoints, "CHECKPOINTS", tuple(entries))
     states = [row["state"] for row in ask("--json").json["checkpoints"]]
-    assert [states[0], *states[3:]] == ["found"] * 3
+    assert [states[0], states[3]] == ["found"] * 2
     assert states[1].startswith("does not fit: of 7 tensors, 7 missing")
     assert states[2].startswith("does not fit: weights weights/text.pth cannot be loaded: ")
 

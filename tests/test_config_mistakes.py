@@ -57,6 +57,10 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 # One mistake each, in one line below the head; all that is said of it, in order.
 SINGLE = {
+    "sound at another rate": (
+        "  a: {use: waveform, rate_hz: 44100}\n  m: {use: mfcc39, from: a}",
+        [":5: stages.m.from: mfcc39 is defined at 16000 Hz, and 'a' has 44100; read a waveform stage with rate_hz: 16000"],
+    ),
     "unknown parameter": ("  f: {use: mtcnn, min_fase_px: 4}", [":4: stages.f.min_fase_px: unknown key; did you mean 'min_face_px'?"]),
     "unknown, nothing near": ("  f: {use: onet, colour: 4}", [":4: stages.f.colour: unknown key; known: use, from, weights,"]),
     "text for a number": (

@@ -187,3 +187,25 @@ def test_a_file_of_heads_alone_is_refused(tmp_path: Path) -> None:
     torch.save({"head.weight": torch.ones(5, 2)}, tmp_path / "net.pth")
     with pytest.raises(ExtractorError, match=r"net\.pth cannot be loaded: of 7 tensors, 7 missing"):
         load_strict(network(), tmp_path / "net.pth", HEADED)
+
+
+@pytest.mark.parametrize("name", ["NaN", "infinite", "sparse", "without data", "complex"])
+def test_tensors_that_are_not_all_there_do_not_fit(name: str, state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    value = state["0.weight"]
+    state["0.weight"] = {
+        "NaN": value * torch.nan,
+        "infinite": value / 0,
+        "sparse": value.to_sparse(),
+        "without data": value.to("meta"),
+        "complex": value.to(torch.complex64),
+    }[name]
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(ExtractorError, match=r"1 of another shape \(0\.weight \(2, 3\) "):
+        load_strict(network(), tmp_path / "net.pth")
+
+
+def test_the_reason_of_a_refused_pickle_is_told(tmp_path: Path) -> None:
+    torch.save(Payload(tmp_path / "executed"), tmp_path / "evil.pth")
+    with pytest.raises(ExtractorError, match=r"evil\.pth cannot be loaded: .*(Unsupported|GLOBAL|pathlib)"):
+        load_state(tmp_path / "evil.pth")
+    assert not (tmp_path / "executed").exists()

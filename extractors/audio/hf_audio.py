@@ -52,6 +52,7 @@ def hf_audio(model: str) -> type:
         why = "it is no name of a model on huggingface.co"
         raise ExtractorError(f"hf_audio:{model}", why=why, fix="name one, such as hf_audio:openai/whisper-base")
     own: dict[str, Any] = {"name": f"hf_audio:{model}", "origin": f"https://huggingface.co/{model}", "__doc__": HfAudio.__doc__}
+    own["licence"] = f"the model's, see https://huggingface.co/{model}"
     own["hub"] = staticmethod(lambda params: SavedModel(model))
     return type(f"hf_audio:{model}", (HfAudio,), own)
 
@@ -71,6 +72,7 @@ class HfAudio:
     needs_weights: ClassVar[bool] = True
     origin: ClassVar[str] = "an audio model of https://huggingface.co, saved as a folder"
     licence: ClassVar[str] = "the model's"
+    hears_hz: ClassVar[int] = RATE_HZ
 
     @staticmethod
     def reads(params: HfAudioParams) -> tuple[Kind, ...]:

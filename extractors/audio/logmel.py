@@ -27,6 +27,7 @@ class LogMel:
     needs_weights: ClassVar[bool] = False
     origin: ClassVar[str] = ""
     licence: ClassVar[str] = "MIT"
+    hears_hz: ClassVar[int] = RATE_HZ
     dim = N_BANDS
 
     @staticmethod

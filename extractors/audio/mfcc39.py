@@ -42,6 +42,7 @@ class Mfcc39:
     needs_weights: ClassVar[bool] = False
     origin: ClassVar[str] = ""
     licence: ClassVar[str] = "MIT"
+    hears_hz: ClassVar[int] = RATE_HZ
     dim = len(COLUMNS)
 
     @staticmethod

@@ -34,8 +34,11 @@ def weights_of(extractor: str, runtime: Runtime) -> Path:
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
     """One of the folder's files. Raises ExtractorError where it is not there or is no JSON object."""
+    path = folder / name
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         why = f"{name} cannot be read ({error})"
         raise refused(folder, why, f"fetch the model's {name} into the same folder") from error

@@ -53,6 +53,7 @@ class SpectrogramResnet18:
     needs_weights: ClassVar[bool] = True
     origin: ClassVar[str] = "https://github.com/kuhnkeF/ABAW2020TNT"
     licence: ClassVar[str] = "research only (the two-stream checkpoint)"
+    hears_hz: ClassVar[int] = RATE_HZ
     layout: ClassVar[Layout] = Layout(converted=_audio_part, dropped=("fc.", "video_model."))
     dim = 512
 

@@ -52,6 +52,7 @@ class Vggish:
     needs_weights: ClassVar[bool] = True
     origin: ClassVar[str] = "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth"
     licence: ClassVar[str] = "Apache-2.0"
+    hears_hz: ClassVar[int] = RATE_HZ
     layout: ClassVar[Layout] = Layout(files=FILES)
     dim = 128
 

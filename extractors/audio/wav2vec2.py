@@ -54,6 +54,7 @@ class Wav2Vec2:
     needs_weights: ClassVar[bool] = True
     origin: ClassVar[str] = "a wav2vec 2.0, HuBERT or WavLM model of https://huggingface.co, such as facebook/wav2vec2-base-960h"
     licence: ClassVar[str] = "the model's (facebook/wav2vec2-*, hubert-*: Apache-2.0)"
+    hears_hz: ClassVar[int] = speech.RATE_HZ
     layout: ClassVar[Layout] = speech.LAYOUT
 
     @staticmethod

@@ -76,6 +76,7 @@ class Wav2Vec2Emotion:
     needs_weights: ClassVar[bool] = True
     origin: ClassVar[str] = "https://huggingface.co/audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim"
     licence: ClassVar[str] = "CC BY-NC-SA 4.0"
+    hears_hz: ClassVar[int] = speech.RATE_HZ
     layout: ClassVar[Layout] = Layout(converted=speech.with_new_weight_norm, dropped=("wav2vec2.masked_spec_embed",))
 
     @staticmethod

@@ -49,7 +49,18 @@ PICKLED = {
     ),
 }
 CLASSES = tuple(f"{module}.{name}" for modules, names in PICKLED.items() for module in modules for name in names)
-LAYOUT = Layout(classes=CLASSES, dropped=("classifier.",))
+EPS = 1e-3  # of the tf_ variants' batch norms
+
+
+def _not_tf(module: Any) -> str:
+    """Of a pickled network: its tensors alone do not tell the two variants apart."""
+    eps = getattr(getattr(module, "bn1", None), "eps", EPS)
+    return (
+        "" if eps == EPS else f"it is timm's plain EfficientNet (batch norms of eps {eps:g}), not the tf_ variant, which pads otherwise too"
+    )
+
+
+LAYOUT = Layout(classes=CLASSES, unlike=_not_tf, dropped=("classifier.",))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

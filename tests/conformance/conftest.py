@@ -29,7 +29,7 @@ class Row:
     """What is known of an extractor apart from its code.
 
     params: for every parameter a value other than its default. any_rate: it hears sound of any rate, not of rate_hz only.
-    far: a row hears sound far before and after it, up to all of it.
+    far: a row hears sound far before and after it, up to all of it. resample: how its reference brings pictures to size.
     window_param: the parameter that says how many rows of the timeline its window spans, where the window is not in seconds.
     """
 
@@ -39,6 +39,7 @@ class Row:
     dim: int = 0
     any_rate: bool = False
     far: bool = False
+    resample: str = "area"
     rate_hz: int = 16000
     window_param: str = ""
     params: dict[str, Any] = field(default_factory=dict)
@@ -59,13 +60,33 @@ ROWS = {
     "iresnet34": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=512),
     "iresnet50": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=512),
     "iresnet100": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=512),
-    "ir50": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=512),
-    "dan": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=512, params={"feature": "head_raw"}),
-    "resnet18": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=512, params={"output": "logits"}),
-    "efficientnet_b0": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=1280, params={"output": "logits"}),
-    "efficientnet_b2": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=1408, params={"output": "logits"}),
-    "regnet_y": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=440, params={"size": "1_6gf", "input_px": 224}),
-    "dino_vit": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=384, params={"size": "s8", "normalisation": "half"}),
+    "ir50": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=512, resample="pil_bicubic"),
+    "dan": Row(yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=512, resample="pil_bilinear", params={"feature": "head_raw"}),
+    "resnet18": Row(
+        yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=512, resample="pil_bilinear", params={"output": "logits"}
+    ),
+    "efficientnet_b0": Row(
+        yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=1280, resample="pil_bilinear", params={"output": "logits"}
+    ),
+    "efficientnet_b2": Row(
+        yields=Kind.FEATURE, offers="embed", reads=(Kind.FACES,), dim=1408, resample="pil_bilinear", params={"output": "logits"}
+    ),
+    "regnet_y": Row(
+        yields=Kind.FEATURE,
+        offers="embed",
+        reads=(Kind.FACES,),
+        dim=440,
+        resample="pil_bilinear",
+        params={"size": "1_6gf", "input_px": 224},
+    ),
+    "dino_vit": Row(
+        yields=Kind.FEATURE,
+        offers="embed",
+        reads=(Kind.FACES,),
+        dim=384,
+        resample="pil_bicubic",
+        params={"size": "s8", "normalisation": "half"},
+    ),
     "openface": Row(yields=Kind.FEATURE, offers="read_table", reads=(Kind.TIMELINE,), dim=36, params={"columns": "paired"}),
     "r3d18": Row(yields=Kind.FEATURE, offers="clips", reads=(Kind.FACES,), dim=512, params=CLIPS),
     "r2plus1d18": Row(yields=Kind.FEATURE, offers="clips", reads=(Kind.FACES,), dim=512, params=CLIPS),

@@ -60,6 +60,11 @@ def test_every_listed_precision_points_the_same_way(embedder: str, build: Build,
         assert (cosine > 0.999).all()
 
 
+def test_pictures_are_brought_to_size_as_its_reference_does(embedder: str, rows: dict[str, Any], kept: Build) -> None:
+    """Its own inputs have their size already, so that no other test can tell."""
+    assert getattr(kept(embedder), "resample", "area") == rows[embedder].resample
+
+
 def test_other_pictures_are_refused(embedder: str, kept: Build, pictures: UInt8) -> None:
     size_px = kept(embedder).size_px
     for wrong in (pictures[:, 1:], pictures[0], pictures[..., :1], pictures / np.float32(255)):

@@ -149,12 +149,17 @@ def test_a_paper_s_stages_run_whole(name: str, desk: Any, videos: Path, weights:
     assert all(licences)
 
 
-@pytest.mark.usefixtures("openface")
 @pytest.mark.parametrize("name", DIMENSIONS)
-def test_without_weights_all_that_are_missing_are_named(name: str, desk: Any) -> None:
+def test_all_that_is_missing_is_named_at_once(name: str, desk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weight files, the organisers' pictures and OpenFace, before anything is decoded."""
+    monkeypatch.delenv("OPENFACE", raising=False)
+    shutil.rmtree(tmp_path / "cropped_aligned")
     done = desk.here("run")
     assert done.status == 2
-    wanted = {stage["weights"] for stage in yaml.safe_load(desk.stages.read_text())["stages"].values() if "weights" in stage}
+    stages = yaml.safe_load(desk.stages.read_text())["stages"]
+    wanted = {stage["weights"] for stage in stages.values() if "weights" in stage}
     assert all(file in done.err for file in wanted)
     assert done.err.count("weight file missing") >= len(wanted)
+    assert ("cropped_aligned" in done.err) == ("root" in stages["faces"])
+    assert ("there is no FeatureExtraction" in done.err) == ("openface" in stages)
     assert not list(desk.cache.rglob("*.h5"))

@@ -196,3 +196,13 @@ def test_half_precision_points_the_same_way(b0: Any, tmp_path: Path) -> None:
     got, expected = half.embed(b0.crops), b0.arrays["out_logits"]
     assert got.dtype == np.float32
     assert ((got * expected).sum(axis=1) / np.linalg.norm(got, axis=1) / np.linalg.norm(expected, axis=1) > 0.99).all()
+
+
+def test_a_pickled_look_alike_is_refused(known: Any, tmp_path: Path) -> None:
+    """Whole modules say which variant they are; a bare state dict of the plain one cannot be told apart."""
+    path = tmp_path / "plain.pt"
+    torch.save(timm.create_model(CLASSES[known.name].name, num_classes=8), path)
+    with pytest.raises(
+        ExtractorError, match=r"plain\.pt cannot be loaded: it is timm's plain EfficientNet \(batch norms of eps 1e-05\), not the tf_"
+    ):
+        CLASSES[known.name](CLASSES[known.name].Params(), Runtime(weights=path))
