@@ -87,7 +87,8 @@ def test_parameters_are_frozen_plain_and_survive_json(name: str, rows: Rows) -> 
 
 def test_a_stages_file_can_use_it(name: str, rows: Rows, tmp_path: Path) -> None:
     row = rows[name]
-    stages: dict[str, dict[str, Any]] = {"timeline": {"use": "timeline"}, "faces": {"use": "mtcnn"}, "audio": {"use": "waveform"}}
+    faces, audio = {"use": "mtcnn"}, {"use": "waveform", "rate_hz": row.rate_hz}
+    stages: dict[str, dict[str, Any]] = {"timeline": {"use": "timeline"}, "faces": faces, "audio": audio}
     stage = {Kind.TIMELINE: "timeline", Kind.FACES: "faces", Kind.WAVEFORM: "audio", Kind.FEATURE: "feature"}[row.yields]
     reserved = {"weights": "stand_in.pt"} if load(name).needs_weights else {"root": "crops"} if row.offers == "read" else {}
     stages[stage] = {"use": name, **row.params, **reserved}
