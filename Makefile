@@ -19,8 +19,10 @@ demo: setup
 	@test -f $(DEMO)/truth.json || { rm -rf $(DEMO); $(BIN)/affectpipe sample $(DEMO); }
 	$(BIN)/affectpipe run $(DEMO)/videos --labels $(DEMO)/labels --cache cache --store stores/demo
 
+# Two at a time: more need 3 GB of memory each.
+JOBS ?= 2
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .

@@ -175,7 +175,7 @@ class Detections:
         shapes = (self.track.shape, self.boxes.shape, self.landmarks.shape, self.prob.shape, self.shots.shape[1:])
         _require(shapes == ((m,), (m, 4), (m, 5, 2), (m,), (3,)), "Detections", f"{m} faces in every array, and (S, 3) shots", shapes)
         _require(bool((np.diff(self.frame) >= 0).all()), "Detections.frame", "ascending frames", "a step back")
-        _require(bool(((self.track >= 0) & (self.track < m)).all()), "Detections.track", f"ids from 0 to {m - 1}", self.track)
+        _require(bool((self.track >= 0).all()), "Detections.track", "ids from 0 on", self.track)
         finite = all(np.isfinite(values).all() for values in (self.boxes, self.landmarks, self.prob))
         _require(finite, "Detections", "finite boxes, landmarks and probabilities", "NaN or inf")
         ordered = (np.diff(self.shots[:, 0]) > 0).all() and (self.shots[:, 1:] > 0).all()

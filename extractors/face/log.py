@@ -39,6 +39,8 @@ class Logged:
         """
         if len(frame) and not (len(found.shots) and found.shots[0, 0] == frame[0] and np.isin(found.frame, frame).all()):
             raise ValueError("found: expected shots and faces of the frames given, got others")
+        if found.track.max(initial=-1) >= len(found.track):
+            raise ValueError(f"found.track: expected ids below {len(found.track)}, got {found.track.max()}")
         shot = np.searchsorted(found.shots[:, 0], frame, side="right") - 1
         seen = Sightings(
             row=np.searchsorted(frame, found.frame).astype(np.int64),

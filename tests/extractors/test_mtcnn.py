@@ -311,10 +311,11 @@ def test_what_was_found_in_other_frames_is_refused() -> None:
     for wrong in ({"frame": found.frame + 1}, {"shots": found.shots[1:]}, {"shots": found.shots[:0]}):
         with pytest.raises(ValueError, match="found: expected shots and faces of the frames given"):
             chosen(MtcnnParams(), dataclasses.replace(found, **wrong))
+    with pytest.raises(ValueError, match=r"found\.track: expected ids below \d+, got 99"):
+        chosen(MtcnnParams(), dataclasses.replace(found, track=np.full_like(found.track, 99)))
     for wrong in (
         {"boxes": found.boxes * np.nan},
         {"track": found.track - 1},
-        {"track": found.track + 99},
         {"shots": found.shots * [1, 0, 1]},
     ):
         with pytest.raises(ValueError, match=r"^Detections"):
