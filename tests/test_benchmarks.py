@@ -85,7 +85,7 @@ def test_faces_beside_facenet_pytorch(tmp_path: Path) -> None:
     parts = [float(part) for part in re.findall(r"\d+\.\d+", speed[6])]
     assert sum(parts[:3]) == pytest.approx(parts[3], abs=0.02), "decode + detect + crop, each rounded to 0.01 ms"
     ours_ms = [number(r"\((\d+\.\d+),", cell) for cell in speed[3:5]]
-    assert ratios == pytest.approx([parts[3] / ms for ms in ours_ms], abs=0.06), "ratios have one decimal"
+    assert ratios == pytest.approx([parts[3] / ms for ms in ours_ms], abs=0.06, rel=0.02), "ratios have one decimal, times two"
     # Two people who face the camera for thirty frames: all of their faces are found, and each is one track.
     assert quality[1:4] == ["60", "1.0000", "1.0000"]
     assert float(quality[4]) > 0.9

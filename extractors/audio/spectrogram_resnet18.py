@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -104,7 +105,7 @@ class SpectrogramResnet18:
             alike, size = np.flatnonzero(widths == width), max(1, COLUMNS_AT_ONCE // int(width))
             for i in range(0, len(alike), size):
                 some = alike[i : i + size]
-                values[some] = self.of_spectrograms(np.stack([spectrogram(samples[a:b])[None] for a, b in spans[some]]))
+                values[some] = self.of_spectrograms(np.stack(spectrograms([samples[a:b] for a, b in spans[some]]))[:, None])
         return values
 
 
@@ -113,8 +114,18 @@ def spectrogram(samples: Float32) -> Float32:
 
     Shorter sound gets zeros before it. From decibels x, (x + 14.8) / 19.895.
     """
-    padded = np.pad(samples, (max(0, LEAST_SAMPLES - len(samples)), 0))
-    return (mel_decibels(padded) - np.float32(MEAN_DB)) / np.float32(DEVIATION_DB)
+    return spectrograms([samples])[0]
+
+
+def spectrograms(sounds: Sequence[Float32]) -> list[Float32]:
+    """That of each, those of one length together."""
+    padded = [np.pad(samples, (max(0, LEAST_SAMPLES - len(samples)), 0)) for samples in sounds]
+    found: dict[int, Float32] = {}
+    for length in {len(samples) for samples in padded}:
+        alike = [number for number, samples in enumerate(padded) if len(samples) == length]
+        decibels = mel_decibels(np.stack([padded[number] for number in alike]))
+        found |= zip(alike, (decibels - np.float32(MEAN_DB)) / np.float32(DEVIATION_DB), strict=True)
+    return [found[number] for number in range(len(padded))]
 
 
 def _heard(waveform: Waveform, times_s: Float64, frames: int) -> tuple[Float64, Float64, Bool]:
