@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,13 @@ def behind_door(use: str) -> tuple[str, str] | None:
     """The door and the model that `use` names, or None where it names no door."""
     door, colon, model = use.partition(":")
     return (door, model) if colon and door in DOORS else None
+
+
+def require(package: str) -> None:
+    """Raises ModuleNotFoundError where the package is not installed. Called at the head of a module that needs it only when it builds a
+    model, so that `load` names the extra to install before anything runs. It is not imported: that takes seconds."""
+    if importlib.util.find_spec(package) is None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
 
 def load(use: str) -> Any:

@@ -46,7 +46,8 @@ class Layout:
 
     classes: "module.Class" of the objects that a pickle may hold beside tensors, such as the modules of a whole pickled network; without
     any, no such pickle is opened. The classes need not be installed and none of their code is run: a bare nn.Module stands for each.
-    converted: from the published names (and shapes) to the network's own; it may raise ValueError with the reason where it cannot.
+    converted: from the published names (and shapes) to the network's own; it may raise ValueError with the reason where it
+    cannot, and LookupError where it looks for what the file does not have.
     unlike: why a pickled module is not the network though its tensors fit, "" where it is: it says more of itself than its tensors do.
     dropped: beginnings of names, after that, of tensors for other purposes (a classifier that is not used), which may be there or not.
     files: what is read of a folder, where the weights may be one; the first is what makes it one.
@@ -163,6 +164,8 @@ def compare(network: nn.Module, content: Content, layout: Layout = PLAIN) -> tup
         state = layout.converted(dict(read))
     except ValueError as error:
         return Fit(**about, refused=str(error)), {}
+    except LookupError as error:  # what a conversion looks for is a tensor or a dimension
+        return Fit(**about, refused=f"it lacks what its layout has ({error})"), {}
     converted = {key: value.shape for key, value in state.items()} != {key: value.shape for key, value in read.items()}
     dropped = tuple(key for key in state if key not in own and key.startswith(layout.dropped or "\0"))
     state = {key: value for key, value in state.items() if key not in dropped}

@@ -134,7 +134,7 @@ def _others(path: Path, use: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def _may_fit(content: Content, extractor: Any, given: dict[str, Any]) -> bool:
     try:
         return not _fit(content, extractor, extractor.Params(**given)).why
-    except Exception:  # a layout meets tensors here that it was not written for, and a choice may need another beside it
+    except (ImportError, ValueError):  # a library that is not installed; a choice that needs another beside it
         return False
 
 

@@ -202,17 +202,17 @@ def test_names_the_extractors_that_a_wrong_file_fits(ask: Ask) -> None:
 
 
 def test_of_a_choice_of_networks_it_names_the_one_that_fits(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also another choice of the very extractor that was asked for; one that breaks on the file is no answer."""
+    """Also another choice of the very extractor that was asked for; one whose library is not installed is no answer."""
     vggish = load("vggish")
 
     def network(params: Any) -> torch.nn.Module:
         return torch.nn.Linear(3, 2 if params.output == "relu" else 4)
 
-    def broken(params: Any) -> torch.nn.Module:
-        raise KeyError("nothing for you")
+    def absent(params: Any) -> torch.nn.Module:
+        raise ModuleNotFoundError("No module named 'timm'")
 
     monkeypatch.setattr(vggish, "network", staticmethod(network))
-    monkeypatch.setattr(load("iresnet50"), "network", staticmethod(broken))
+    monkeypatch.setattr(load("iresnet50"), "network", staticmethod(absent))
     torch.save(torch.nn.Linear(3, 2).state_dict(), "net.pth")
     assert ask("check", "net.pth", "--for", "vggish").out.splitlines()[-1] == "it fits: --for vggish --set output=relu"
 

@@ -209,3 +209,11 @@ def test_the_reason_of_a_refused_pickle_is_told(tmp_path: Path) -> None:
     with pytest.raises(ExtractorError, match=r"evil\.pth cannot be loaded: .*(Unsupported|GLOBAL|pathlib)"):
         load_state(tmp_path / "evil.pth")
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_conversion_that_does_not_find_what_it_looks_for_is_a_file_that_does_not_fit(
+    state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(ExtractorError, match=r"net\.pth cannot be loaded: it lacks what its layout has \('stem'\)"):
+        load_strict(network(), tmp_path / "net.pth", Layout(converted=lambda given: {"0.weight": given["stem"]}))

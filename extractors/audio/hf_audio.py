@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from extractors.audio import saved_model, speech
+from extractors import saved_model
+from extractors.audio import speech
 from extractors.contract import ExtractorError, Float32, Float64, Kind, Runtime, Track, Waveform
 from extractors.hub import SavedModel
 from extractors.networks import forward, place
@@ -202,9 +203,9 @@ def _encoder(config: Any, folder: Path) -> Any:
     except ValueError as error:
         raise saved_model.refused(folder, f"transformers has no plain model of type {config.model_type!r}", "give another") from error
     kind: Any = type(plain)
-    state = load_state(saved_model.tensor_file(folder), plain.state_dict().keys())
+    state = load_state(folder, plain.state_dict().keys())
     try:
-        model, found = saved_model.quietly(kind.from_pretrained, config, state)
+        model, found = saved_model.filled(kind.from_pretrained, config, state)
     except (AttributeError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise saved_model.refused(folder, f"its tensors do not fit its {saved_model.CONFIG} ({error})", "fetch both again") from error
     heads = (*speech.HEADS, "proj_out.")

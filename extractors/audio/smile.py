@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from typing import Any
 
 import numpy as np
 
 from extractors.contract import Float32, Float64
+from extractors.registry import require
 
-if importlib.util.find_spec("opensmile") is None:
-    # Said here, not when a model is built, so that the table of extractors can name the extra to install. It is not imported
-    # here: that takes a second.
-    raise ModuleNotFoundError("No module named 'opensmile'", name="opensmile")
+require("opensmile")
 
 SHORT_S = 0.020  # window of loudness, spectral and formant descriptors
 LONG_S = 0.060  # window of pitch and what is measured from it; openSMILE yields nothing for less sound

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from extractors.audio import saved_model
+from extractors import saved_model
 from extractors.contract import Bool, ExtractorError, Float32, Runtime, Track, Waveform
 from extractors.networks import forward
 from extractors.weights import Layout, State

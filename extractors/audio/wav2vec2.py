@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from extractors.audio import saved_model, speech
+from extractors import saved_model
+from extractors.audio import speech
 from extractors.contract import Float64, Kind, Runtime, Track, Waveform
 from extractors.hub import SavedModel, Source
 from extractors.networks import place
@@ -78,7 +79,7 @@ class Wav2Vec2:
         )
         with torch.device("meta"):
             network = saved_model.build(config)
-        load_strict(network, saved_model.tensor_file(folder), self.layout)
+        load_strict(network, folder, self.layout)
         self._network, self._runtime = place(speech.hidden_states(network, choose), runtime), runtime
         self.dim: int = config.hidden_size
         self._how = speech.Listening(

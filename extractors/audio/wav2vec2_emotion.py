@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from extractors.audio import saved_model, speech
+from extractors import saved_model
+from extractors.audio import speech
 from extractors.contract import Bool, Float32, Float64, Int64, Kind, Runtime, Track, Waveform
 from extractors.hub import SavedModel, Source
 from extractors.networks import forward, place
@@ -94,7 +95,7 @@ class Wav2Vec2Emotion:
         config = _config(path)
         with torch.device("meta"):
             network = build(config)
-        load_strict(network, saved_model.tensor_file(path) if path.is_dir() else path, self.layout)
+        load_strict(network, path, self.layout)
         if params.output == "hidden":
             network = speech.hidden_states(network.get_submodule("wav2vec2"), lambda states, last: last)
         self._network, self._params, self._runtime = place(network, runtime), params, runtime

@@ -12,11 +12,14 @@ import numpy as np
 from extractors.contract import ExtractorError, Float32, Kind, Runtime, UInt8
 from extractors.hub import SavedModel, Source
 from extractors.networks import forward, loaded, place
+from extractors.registry import require
 from extractors.visual.crops import IMAGENET_MEAN, IMAGENET_STD, check_crops, normalised
 from extractors.weights import Layout, State, facts
 
 if TYPE_CHECKING:
     from torch import nn
+
+require("timm")
 
 HALF = (0.5, 0.5, 0.5)
 STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "half": (HALF, HALF)}

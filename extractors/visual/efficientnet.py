@@ -11,11 +11,14 @@ import numpy as np
 from extractors.contract import ExtractorError, Float32, Kind, Runtime, UInt8
 from extractors.networks import forward, loaded, place
 from extractors.protocols import WeightedExtractor
+from extractors.registry import require
 from extractors.visual.crops import IMAGENET_MEAN, IMAGENET_STD, check_crops, normalised
 from extractors.weights import Layout, load_state
 
 if TYPE_CHECKING:
     from torch import nn
+
+require("timm")
 
 ORIGIN = "https://github.com/sb-ai-lab/EmotiEffLib/tree/main/models/affectnet_emotions"
 LICENCE = "Apache-2.0 (EmotiEffLib; trained on VGGFace2 and AffectNet)"
@@ -70,15 +73,9 @@ class EfficientNetParams:
     output: Literal["features", "logits"] = "features"
 
 
-class EfficientNetB0:
-    """EfficientNet-B0 as EmotiEffLib has it: timm's `tf_` variant, which pads as TensorFlow does and has batch norms of eps 1e-3.
+class _EfficientNet:
+    """What both sizes share. model: timm's name of the network; features: how many are pooled."""
 
-    timm's plain `efficientnet_b0` takes the same tensors and computes something else.
-    Source: Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", ICML 2019, table 1; training as in
-    Savchenko, "Facial expression and attributes recognition based on multi-task learning of lightweight neural networks", SISY 2021.
-    """
-
-    name: ClassVar[str] = "efficientnet_b0"
     version: ClassVar[int] = 1
     Params: ClassVar[type] = EfficientNetParams
     yields: ClassVar[Kind] = Kind.FEATURE
@@ -88,8 +85,10 @@ class EfficientNetB0:
     origin: ClassVar[str] = ORIGIN
     licence: ClassVar[str] = LICENCE
     layout: ClassVar[Layout] = LAYOUT
-    features: ClassVar[int] = 1280
-    size_px = 224
+    name: ClassVar[str]
+    model: ClassVar[str]
+    features: ClassVar[int]
+    size_px: int
     batch = 32
     resample = "pil_bilinear"  # EmotiEffLib's torchvision Resize of a PIL image
 
@@ -97,9 +96,9 @@ class EfficientNetB0:
     def reads(params: EfficientNetParams) -> tuple[Kind, ...]:
         return (Kind.FACES,)
 
-    @staticmethod
-    def network(params: EfficientNetParams) -> nn.Module:
-        return build("tf_efficientnet_b0")
+    @classmethod
+    def network(cls, params: EfficientNetParams) -> nn.Module:
+        return build(cls.model)
 
     def __init__(self, params: EfficientNetParams, runtime: Runtime) -> None:
         self._network, self._runtime = place(_with_outputs(self, params, runtime), runtime), runtime
@@ -107,44 +106,26 @@ class EfficientNetB0:
         self.dim = len(self.columns) or self.features
 
     def embed(self, crops: UInt8) -> Float32:
-        """(N, 224, 224, 3) uint8 RGB -> (N, 1280) float32, or (N, 7, 8 or 10) logits. Pixels by ImageNet's mean and deviation."""
+        """(N, size_px, size_px, 3) uint8 RGB -> (N, features) float32, or (N, 7, 8 or 10) logits. Pixels by ImageNet's mean and
+        deviation."""
         return _embedded(self, crops, self._network, self._runtime)
 
 
-class EfficientNetB2:
+class EfficientNetB0(_EfficientNet):
+    """EfficientNet-B0 as EmotiEffLib has it: timm's `tf_` variant, which pads as TensorFlow does and has batch norms of eps 1e-3.
+
+    timm's plain `efficientnet_b0` takes the same tensors and computes something else.
+    Source: Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", ICML 2019, table 1; training as in
+    Savchenko, "Facial expression and attributes recognition based on multi-task learning of lightweight neural networks", SISY 2021.
+    """
+
+    name, model, features, size_px = "efficientnet_b0", "tf_efficientnet_b0", 1280, 224
+
+
+class EfficientNetB2(_EfficientNet):
     """EfficientNet-B2 as EmotiEffLib has it: timm's `tf_` variant, as above. 1408 features: "1280 of B2" in a paper means B0."""
 
-    name: ClassVar[str] = "efficientnet_b2"
-    version: ClassVar[int] = 1
-    Params: ClassVar[type] = EfficientNetParams
-    yields: ClassVar[Kind] = Kind.FEATURE
-    decoder: ClassVar[str | None] = None
-    precisions: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16")
-    needs_weights: ClassVar[bool] = True
-    origin: ClassVar[str] = ORIGIN
-    licence: ClassVar[str] = LICENCE
-    layout: ClassVar[Layout] = LAYOUT
-    features: ClassVar[int] = 1408
-    size_px = 260
-    batch = 32
-    resample = "pil_bilinear"
-
-    @staticmethod
-    def reads(params: EfficientNetParams) -> tuple[Kind, ...]:
-        return (Kind.FACES,)
-
-    @staticmethod
-    def network(params: EfficientNetParams) -> nn.Module:
-        return build("tf_efficientnet_b2")
-
-    def __init__(self, params: EfficientNetParams, runtime: Runtime) -> None:
-        self._network, self._runtime = place(_with_outputs(self, params, runtime), runtime), runtime
-        self.columns = _columns(self._network)
-        self.dim = len(self.columns) or self.features
-
-    def embed(self, crops: UInt8) -> Float32:
-        """(N, 260, 260, 3) uint8 RGB -> (N, 1408) float32, or (N, 7, 8 or 10) logits. Pixels by ImageNet's mean and deviation."""
-        return _embedded(self, crops, self._network, self._runtime)
+    name, model, features, size_px = "efficientnet_b2", "tf_efficientnet_b2", 1408, 260
 
 
 class _Shaped(Protocol):

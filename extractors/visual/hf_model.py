@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -16,6 +15,7 @@ import numpy as np
 from extractors.contract import ExtractorError, Float32, Kind, Runtime, UInt8
 from extractors.hub import SavedModel
 from extractors.networks import forward, place
+from extractors.saved_model import quiet
 from extractors.visual.crops import check_crops
 from extractors.weights import FOLDER_FILES, FOLDER_TENSORS
 
@@ -137,7 +137,7 @@ def _read(folder: Path) -> tuple[Any, Any]:
             if (folder / file).is_file():
                 Path(seen, file).symlink_to((folder / file).resolve())
         try:
-            with _quiet():
+            with quiet():
                 read: Any = AutoImageProcessor.from_pretrained  # it has no types
                 processor = read(seen, **only)
                 model, found = AutoModel.from_pretrained(seen, output_loading_info=True, ignore_mismatched_sizes=True, **only)
@@ -149,23 +149,6 @@ def _read(folder: Path) -> tuple[Any, Any]:
             raise _refused(folder, f"{type(error).__name__}: {_first_line(error)}".replace(seen, str(folder)), FETCH) from error
     _check_loaded(folder, model, found)
     return model, processor
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers draws a bar, and prints a table of what does not fit, which is said better where that is checked."""
-    import transformers
-
-    logging: Any = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _check_loaded(folder: Path, model: nn.Module, found: Mapping[str, Any]) -> None:

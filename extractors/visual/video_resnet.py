@@ -67,37 +67,36 @@ def _split(state: State) -> State:
     return own
 
 
-class R3d18:
-    """R3D-18: residual blocks of 3 x 3 x 3 convolutions, torchvision's network, trained on Kinetics-400.
+class _VideoResnet:
+    """What both networks share. model: torchvision's name of the network; file: of its published weights."""
 
-    Source: Tran et al., "A closer look at spatiotemporal convolutions for action recognition", CVPR 2018, section 3.
-    """
-
-    name: ClassVar[str] = "r3d18"
     version: ClassVar[int] = 1
     Params: ClassVar[type] = VideoResnetParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None
     precisions: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16")
     needs_weights: ClassVar[bool] = True
-    origin: ClassVar[str] = "https://download.pytorch.org/models/r3d_18-b3b3357e.pth"
-    licence: ClassVar[str] = "BSD-3-Clause (torchvision)"
-    layout: ClassVar[Layout] = Layout(converted=_whole, dropped=("fc.",))
+    name: ClassVar[str]
+    model: ClassVar[str]
+    file: ClassVar[str]
+    origin: ClassVar[str]
+    licence: ClassVar[str]
+    layout: ClassVar[Layout]
     size_px = SIZE_PX
 
     @staticmethod
     def reads(params: VideoResnetParams) -> tuple[Kind, ...]:
         return (Kind.FACES,)
 
-    @staticmethod
-    def hub(params: VideoResnetParams) -> Source:
-        return TorchvisionFile("r3d_18-b3b3357e.pth")
+    @classmethod
+    def hub(cls, params: VideoResnetParams) -> Source:
+        return TorchvisionFile(cls.file)
 
-    @staticmethod
-    def network(params: VideoResnetParams) -> Any:
-        from torchvision.models.video import r3d_18
+    @classmethod
+    def network(cls, params: VideoResnetParams) -> Any:
+        from torchvision.models import video
 
-        return _headless(r3d_18(weights=None), params)
+        return _headless(getattr(video, cls.model)(weights=None), params)
 
     def __init__(self, params: VideoResnetParams, runtime: Runtime) -> None:
         self._network, self._runtime = place(loaded(self, params, runtime), runtime), runtime
@@ -112,7 +111,19 @@ class R3d18:
         return _embedded(self._network, clips, self._window.clip_frames, self.dim, self._runtime)
 
 
-class R2plus1d18:
+class R3d18(_VideoResnet):
+    """R3D-18: residual blocks of 3 x 3 x 3 convolutions, torchvision's network, trained on Kinetics-400.
+
+    Source: Tran et al., "A closer look at spatiotemporal convolutions for action recognition", CVPR 2018, section 3.
+    """
+
+    name, model, file = "r3d18", "r3d_18", "r3d_18-b3b3357e.pth"
+    origin = "https://download.pytorch.org/models/r3d_18-b3b3357e.pth"
+    licence = "BSD-3-Clause (torchvision)"
+    layout = Layout(converted=_whole, dropped=("fc.",))
+
+
+class R2plus1d18(_VideoResnet):
     """R(2+1)D-18: the same with each convolution split into one in space and one in time, torchvision's network, trained on
     Kinetics-400 or, as the video part of the two-stream network of Kuhnke et al., on Aff-Wild2.
 
@@ -120,43 +131,10 @@ class R2plus1d18:
     al., "Two-stream aural-visual affect analysis in the wild", FG 2020, section III.
     """
 
-    name: ClassVar[str] = "r2plus1d18"
-    version: ClassVar[int] = 1
-    Params: ClassVar[type] = VideoResnetParams
-    yields: ClassVar[Kind] = Kind.FEATURE
-    decoder: ClassVar[str | None] = None
-    precisions: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16")
-    needs_weights: ClassVar[bool] = True
-    origin: ClassVar[str] = "https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth"
-    licence: ClassVar[str] = "BSD-3-Clause (torchvision); research only (the two-stream checkpoint)"
-    layout: ClassVar[Layout] = Layout(converted=_split, dropped=("fc.", "audio_model."))
-    size_px = SIZE_PX
-
-    @staticmethod
-    def reads(params: VideoResnetParams) -> tuple[Kind, ...]:
-        return (Kind.FACES,)
-
-    @staticmethod
-    def hub(params: VideoResnetParams) -> Source:
-        return TorchvisionFile("r2plus1d_18-91a641e6.pth")
-
-    @staticmethod
-    def network(params: VideoResnetParams) -> Any:
-        from torchvision.models.video import r2plus1d_18
-
-        return _headless(r2plus1d_18(weights=None), params)
-
-    def __init__(self, params: VideoResnetParams, runtime: Runtime) -> None:
-        self._network, self._runtime = place(loaded(self, params, runtime), runtime), runtime
-        self._window, self.dim, self.batch = _window(params), _dim(params), _batch(params)
-
-    def clips(self, valid: Bool) -> Clips:
-        """(T,) which rows of the timeline have a face -> the clips, see `ClipWindow.clips`."""
-        return self._window.clips(valid)
-
-    def embed_clips(self, clips: UInt8) -> Float32:
-        """(N, clip_frames, 112, 112, 3) uint8 RGB -> (N, dim) float32, see `_embedded`."""
-        return _embedded(self._network, clips, self._window.clip_frames, self.dim, self._runtime)
+    name, model, file = "r2plus1d18", "r2plus1d_18", "r2plus1d_18-91a641e6.pth"
+    origin = "https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth"
+    licence = "BSD-3-Clause (torchvision); research only (the two-stream checkpoint)"
+    layout = Layout(converted=_split, dropped=("fc.", "audio_model."))
 
 
 def _dim(params: VideoResnetParams) -> int:

@@ -108,3 +108,23 @@ def test_the_documentation_lists_it_with_its_defaults(name: str) -> None:
     for one in dataclasses.fields(load(name).Params):
         default = keys.canonical(one.default).strip('"')
         assert f"`{one.name}: {default}`" in section
+
+
+@pytest.mark.parametrize(
+    ("use", "package"),
+    [("efficientnet_b0", "timm"), ("dino_vit", "timm"), ("wav2vec2", "transformers"), ("compare_lld", "opensmile")],
+)
+def test_an_extra_that_is_not_installed_is_named(use: str, package: str) -> None:
+    """In a process of its own, where the package cannot be found."""
+    code = f"""
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *given: None if name == {package!r} else found(name, *given)
+from extractors.registry import load
+load({use!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (
+        f"extractor {use!r} cannot be imported: No module named {package!r}; pip install 'affectpipe[{EXTRACTORS[use].extra}]'"
+        in done.stderr
+    )

@@ -148,7 +148,8 @@ def _network(name: str, path: Path) -> Any:
     """Of a folder, what its config.json says."""
     if name not in FOLDERS:
         return load(name).network(load(name).Params())
-    from extractors.audio import saved_model, wav2vec2_emotion
+    from extractors import saved_model
+    from extractors.audio import wav2vec2_emotion
 
     builders: dict[str, Callable[[Any], Any]] = {"wav2vec2": saved_model.build, "wav2vec2_emotion": wav2vec2_emotion.build}
     return builders[name](saved_model.read_config(path))

@@ -1,26 +1,26 @@
-"""A speech model as Hugging Face's libraries save it: what its folder says, read without running anything that is in it.
+"""A model as Hugging Face's libraries save it: what its folder says, read without running anything that is in it.
 
 Nothing is read but the files of `extractors.weights.FOLDER_FILES`, whose digests are in the key of all that the model gives.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extractors.contract import ExtractorError, Runtime
+from extractors.registry import require
 from extractors.weights import FOLDER_FILES
 
 if TYPE_CHECKING:
     from torch import nn
 
-if importlib.util.find_spec("transformers") is None:
-    # Said here, not when a model is built, so that the table of extractors can name the extra to install.
-    raise ModuleNotFoundError("No module named 'transformers'", name="transformers")
+require("transformers")
 
-CONFIG, PREPROCESSOR, *TENSORS = FOLDER_FILES
+CONFIG, PREPROCESSOR = FOLDER_FILES[:2]
 # The plain form of attention, whatever is installed or set: others differ in rounding, and not every model has them.
 ATTENTION = "eager"
 
@@ -77,15 +77,6 @@ def reads_normalised(folder: Path, rate_hz: int) -> bool:
     return bool(values.get("do_normalize", True))
 
 
-def tensor_file(folder: Path) -> Path:
-    """The file of the folder's tensors: safetensors before a pickle. Raises ExtractorError where neither is there."""
-    found = next((folder / name for name in TENSORS if (folder / name).is_file()), None)
-    if found is None:
-        why = f"it has neither {' nor '.join(TENSORS)} (a model in several parts is not read)"
-        raise refused(folder, why, "save the model into one file")
-    return found
-
-
 def build(config: Any) -> nn.Module:
     """The configuration's network, untrained, on torch's current default device. Raises ValueError where it has none."""
     from transformers import AutoModel
@@ -95,12 +86,9 @@ def build(config: Any) -> nn.Module:
     return network
 
 
-def quietly(from_pretrained: Any, config: Any, state: Any) -> tuple[Any, dict[str, Any]]:
-    """transformers' own loading of tensors that are given: the model in float32 and eval mode, and what was missing or left over.
-
-    It renames tensors of older versions. It prints a table of what does not fit, which is said better where that is checked.
-    """
-    import torch
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """transformers draws a bar, and prints a table of what does not fit, which is said better where that is checked."""
     import transformers
 
     logging: Any = transformers.utils.logging
@@ -108,13 +96,23 @@ def quietly(from_pretrained: Any, config: Any, state: Any) -> tuple[Any, dict[st
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model, found = from_pretrained(
-            None, config=config, state_dict=state, attn_implementation=ATTENTION, dtype=torch.float32, output_loading_info=True
-        )
+        yield
     finally:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def filled(from_pretrained: Any, config: Any, state: Any) -> tuple[Any, dict[str, Any]]:
+    """transformers' own loading of tensors that are given: the model in float32 and eval mode, and what was missing or left over.
+
+    It renames tensors of older versions.
+    """
+    import torch
+
+    form: dict[str, Any] = {"attn_implementation": ATTENTION, "dtype": torch.float32, "output_loading_info": True}
+    with quiet():
+        model, found = from_pretrained(None, config=config, state_dict=state, **form)
     return model, found
 
 
