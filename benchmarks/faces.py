@@ -28,8 +28,9 @@ from face_tables import BUSY_CORES, TIMED, Measured, quality_table, speed_table
 from extractors.contract import Float64, Int64
 from extractors.face.mtcnn import MtcnnParams
 from pipeline import artifact, video
+from pipeline.code_digest import code_digest
 from pipeline.errors import AffectpipeError
-from pipeline.executor import make_jobs
+from pipeline.executor import make_job
 from pipeline.request import Request, prepare
 from pipeline.worker import Job, Worker, check_device
 
@@ -90,7 +91,10 @@ def make_ready(clip: Path, folder: Path, options: argparse.Namespace) -> dict[st
         sys.exit(f"{clip}: {error}")
     if prepared.failures:
         sys.exit(f"{clip}: {prepared.failures[0].problem}")
-    return {job.stage: job for job in make_jobs(prepared.plan(), prepared.cache, device=options.device)}
+    plan = prepared.plan()
+    code = {task.stage.use: code_digest(task.stage.use) for task in plan.tasks}
+    jobs = (make_job(plan, prepared.cache, [task], device=options.device, code=code[task.stage.use]) for task in plan.tasks)
+    return {job.stage: job for job in jobs}
 
 
 def quality(jobs: dict[str, Job], frame: Int64, times_s: Float64) -> Quality:

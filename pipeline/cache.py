@@ -11,10 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypedDict
 
-from pipeline.artifact import read_about
+from pipeline.artifact import about_of
 from pipeline.errors import Problem, read_problem
-from pipeline.hdf5 import CorruptFileError, is_whole
-from pipeline.memo import StatMemo
+from pipeline.hdf5 import CorruptFileError, guarded_file, is_whole
+from pipeline.memo import FileState, StatMemo, state_of
 from pipeline.publish import publish_text, sweep
 
 
@@ -29,6 +29,7 @@ class Seal(TypedDict):
     """What is remembered of a whole artifact: its data's digest, warnings, what it was made of, for whom, and what that cost.
 
     finding: of faces that can be chosen from again, see `keys.finding`; else empty. found_in: the key of those it was chosen from.
+    n_rows: of the track; older memories lack it.
     """
 
     data: str
@@ -39,6 +40,33 @@ class Seal(TypedDict):
     seconds: float
     finding: str
     found_in: str
+    n_rows: int
+
+
+def read_seal(path: Path, key: str) -> tuple[FileState, Seal] | None:
+    """The state of the file and what is to be remembered of it; None where the artifact is not whole, or not of this key."""
+    state = state_of(path)
+    try:
+        if not is_whole(path):
+            return None
+        with guarded_file(path) as file:
+            about, n_rows = about_of(file), len(file["times_s"])
+    except (CorruptFileError, KeyError):
+        return None
+    if about.get("key") != key or "data" not in about:
+        return None
+    seal = Seal(
+        data=about["data"],
+        warnings=about["warnings"],
+        source=about["source"],
+        person=about["identity"]["person"],
+        trial=about["trial"],
+        seconds=about["seconds"],
+        finding=about.get("finding", ""),
+        found_in=about.get("found_in", ""),
+        n_rows=n_rows,
+    )
+    return state, seal
 
 
 class Cache:
@@ -78,27 +106,16 @@ class Cache:
 
     def seal(self, stage: str, key: str) -> Seal | None:
         """Read the artifact through; remember it where it is whole and of this key, else return None."""
-        path = self.path(stage, key)
-        stat = path.stat()
-        try:
-            about = read_about(path) if is_whole(path) else None
-        except CorruptFileError:
-            about = None
-        if about is None or about.get("key") != key or "data" not in about:
+        found = read_seal(self.path(stage, key), key)
+        if found is None:
             self.seals(stage).forget(key)
             return None
-        found = Seal(
-            data=about["data"],
-            warnings=about["warnings"],
-            source=about["source"],
-            person=about["identity"]["person"],
-            trial=about["trial"],
-            seconds=about["seconds"],
-            finding=about.get("finding", ""),
-            found_in=about.get("found_in", ""),
-        )
-        self.seals(stage).put(key, stat, found, settled=True)
-        return found
+        self.remember(stage, key, *found)
+        return found[1]
+
+    def remember(self, stage: str, key: str, state: FileState, seal: Seal) -> None:
+        """What was read from an artifact in this state of its file, by whomever."""
+        self.seals(stage).put_state(key, state, seal)
 
     def known(self, stage: str, key: str) -> Seal:
         """The seal of an artifact that is done. Raises CorruptFileError where it is not."""
@@ -147,4 +164,5 @@ class Cache:
             seals.save()
 
     def sweep(self) -> int:
+        """Remove what no process can still have a use for: temporaries, claims, and what told workers of a run to stop."""
         return sweep(self.root)

@@ -3,59 +3,19 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli_options import FOLDER, OK, SOME_FAILED, STOPPED, TERMINATED, WRONG_REQUEST, choosing, common, prepared_of, tell
+from pipeline.cli_run import run
 from pipeline.cli_weights import weights
+from pipeline.stopping import TerminatedError
 
 if TYPE_CHECKING:
     from pipeline.request import Prepared, Request
-
-OK, SOME_FAILED, WRONG_REQUEST, STOPPED = 0, 1, 2, 130
-FOLDER = click.Path(path_type=Path, file_okay=True)
-
-
-def common(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that all commands about a folder of videos share; the command gets them as one Request."""
-
-    @click.argument("videos", type=FOLDER)
-    @click.option("--stages", type=FOLDER, default="stages.yaml", show_default=True, help="The stages file.")
-    @click.option("--cache", type=FOLDER, default="cache", show_default=True, help="Where artifacts are kept.")
-    @click.option("--store", type=FOLDER, help="The store's folder.  [default: stores/NAME OF VIDEOS]")
-    @click.option("--labels", type=FOLDER, help="The folder of label files.")
-    @click.option("--task", "tasks", multiple=True, help="Only labels of this task: va, expr, au, mtl, emi, csv. May be repeated.")
-    @click.option("--weights", type=FOLDER, multiple=True, help="A folder of weight files. May be repeated.")
-    @click.option("--follow-links", is_flag=True, help="Allow links that lead out of VIDEOS.")
-    @click.option("--json", "json_", is_flag=True, help="Print JSON.")
-    @functools.wraps(command)
-    def wrapped(**options: Any) -> None:
-        from pipeline.request import Request
-
-        names = ("videos", "stages", "cache", "store", "labels", "tasks", "weights", "follow_links")
-        request = Request(**{name: options.pop(name) for name in names})
-        _require_folders(cache=request.cache, store=request.store_folder)
-        command(request, **options)
-
-    return wrapped
-
-
-def _require_folders(**places: Path) -> None:
-    """What will be written to must be a folder, or something that can become one."""
-    from pipeline.errors import Problem, RequestError
-
-    problems = []
-    for option, path in places.items():
-        first = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
-        if not first.is_dir():
-            why, fix = f"{first} is no folder", f"name a folder with --{option}"
-            problems.append(Problem(what=f"cannot be the {option}", where=str(path), why=why, fix=fix))
-    if problems:
-        raise RequestError(problems)
 
 
 class Commands(click.Group):
@@ -78,9 +38,9 @@ class Commands(click.Group):
 
             click.echo(f"error: {as_line(error)}", err=True)
             ctx.exit(SOME_FAILED)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             click.echo("stopped; what was computed is kept, and `affectpipe run` continues from there", err=True)
-            ctx.exit(STOPPED)
+            ctx.exit(TERMINATED if isinstance(error, TerminatedError) else STOPPED)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -110,15 +70,13 @@ def sample(folder: Path, clips: int, seconds: float, seed: int, json_: bool) -> 
 
 @main.command()
 @common
-@click.option("--only", multiple=True, metavar="STAGE", help="Only this stage and what it needs. May be repeated.")
-@click.option("--force", multiple=True, metavar="STAGE", help="Compute this stage again even where it is cached. May be repeated.")
-@click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
+@choosing
 def plan(request: Request, json_: bool, only: tuple[str, ...], force: tuple[str, ...], retry_failed: bool) -> None:
     """What would run and why, by stage. Runs nothing."""
     from pipeline.show import as_json, duration, table
     from pipeline.status import plan_summary
 
-    prepared = _prepare(request, quiet=json_)
+    prepared = prepared_of(request, quiet=json_)
     made = prepared.plan(only=only, force=force, retry_failed=retry_failed)
     summary = plan_summary(made, prepared.cache)
     prepared.cache.save()
@@ -128,54 +86,10 @@ def plan(request: Request, json_: bool, only: tuple[str, ...], force: tuple[str,
     table([row | {"estimate": duration(row["estimate_s"])} for row in summary["stages"]], _PLAN_COLUMNS)
     click.echo(f"\n{summary['trials']} trials of {summary['sources']} sources, {summary['run']} tracks to compute", nl=False)
     click.echo(f", about {duration(summary['estimate_s'])}" if summary["run"] else ": nothing has to run")
-    _tell(prepared)
+    tell(prepared)
 
 
 _PLAN_COLUMNS = ("stage", "extractor", "cached", "run", "failed", "blocked", "estimate", "reasons")
-
-
-@main.command()
-@common
-@click.option("--only", multiple=True, metavar="STAGE", help="Only this stage and what it needs. May be repeated.")
-@click.option("--force", multiple=True, metavar="STAGE", help="Compute this stage again even where it is cached. May be repeated.")
-@click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:N; auto takes a GPU where there is one.")
-@click.option("--on", default="inline", show_default=True, type=click.Choice(["inline"]), help="Where the work is done.")
-def run(request: Request, json_: bool, only: tuple[str, ...], force: tuple[str, ...], retry_failed: bool, device: str, on: str) -> None:
-    """Compute what is missing, then assemble the store."""
-    from pipeline.run import run_to_store
-    from pipeline.show import as_json
-    from pipeline.worker import check_device
-
-    check_device(device)
-    prepared = _prepare(request, quiet=json_)
-    made = prepared.plan(only=only, force=force, retry_failed=retry_failed)
-    result = run_to_store(prepared, made, only=only, device=device, quiet=json_)
-    as_json(result.as_json()) if json_ else _show_run(result)
-    sys.exit(SOME_FAILED if result.has_errors else OK)
-
-
-def _show_run(result: Any) -> None:
-    from pipeline.show import size, table
-    from pipeline.story import store_story
-
-    for row in result.failures:
-        click.echo(f"{row['severity']}: {row['trial']}: {row['stage']}: {row['what']}: {row['why']}; {row['fix']}", err=True)
-    if result.n_computed:
-        click.echo(f"computed {result.n_computed} tracks: " + ", ".join(f"{name} {count}" for name, count in result.computed.items()))
-    else:
-        click.echo("nothing was computed" if result.has_errors else "nothing had to run: every track was in the cache")
-    if result.trials:
-        story = store_story(result.store)
-        table(({"feature": name, **entry} for name, entry in story["features"].items()), _FEATURE_COLUMNS)
-        n_bytes = sum((result.store / f"{name}.h5").stat().st_size for name in ("index", *story["features"]))
-        changed = ", ".join(result.written) or "nothing"
-        click.echo(f"\nstore: {result.store}  ({story['n_trials']} trials, {story['n_rows']} rows, {size(n_bytes)}; written: {changed})")
-    if result.failures:
-        click.echo(f"failures: {result.failures_path}", err=True)
-
-
-_FEATURE_COLUMNS = ("feature", "dim", "dtype", "valid_share", "licence")
 
 
 @main.command()
@@ -185,7 +99,7 @@ def status(request: Request, json_: bool) -> None:
     from pipeline.show import as_json, size, table
     from pipeline.status import status as ask
 
-    prepared = _prepare(request, quiet=json_)
+    prepared = prepared_of(request, quiet=json_)
     found = ask(prepared.plan(), prepared.cache)
     prepared.cache.save()
     if json_:
@@ -197,7 +111,7 @@ def status(request: Request, json_: bool) -> None:
             text = f"the code of {row['extractor']} changed, its version did not; raise it, or --force {row['stage']}"
             click.echo(f"warning: {row['stage']}: {text}", err=True)
     click.echo("\nlicences in use: " + "; ".join(found["licences"]))
-    _tell(prepared)
+    tell(prepared)
 
 
 _STATUS_COLUMNS = ("stage", "extractor", "done", "missing", "failed", "size", "licence")
@@ -212,7 +126,7 @@ def why(request: Request, json_: bool, trial: str, stage: str) -> None:
     from pipeline.explain import why as ask
     from pipeline.show import as_json
 
-    prepared = _prepare(request, quiet=json_)
+    prepared = prepared_of(request, quiet=json_)
     found = ask(prepared.plan(), prepared.cache, trial, stage)
     prepared.cache.save()
     if json_:
@@ -236,7 +150,7 @@ def doctor(request: Request, json_: bool) -> None:
     from pipeline.progress import teller
     from pipeline.show import as_json, table
 
-    prepared = _prepare(request, quiet=json_)
+    prepared = prepared_of(request, quiet=json_)
     found = examine(prepared, told=teller("examining", "trials", quiet=json_))
     prepared.cache.save()
     bad = [row for row in found["trials"] if "error" in row] + [entry for entry in found["machine"] if not entry["ok"]]
@@ -250,7 +164,7 @@ def doctor(request: Request, json_: bool) -> None:
         for row in found["trials"]:
             if "error" in row:
                 click.echo(f"error: {row['trial']}: {row['error']}", err=True)
-        _tell(prepared)
+        tell(prepared)
     sys.exit(SOME_FAILED if bad or any(failure.problem.severity.value == "error" for failure in prepared.failures) else OK)
 
 
@@ -311,7 +225,7 @@ def gc(request: Request, json_: bool, also_stages: tuple[Path, ...], delete: boo
     from pipeline.show import as_json, size
     from pipeline.upkeep import collect, garbage
 
-    prepared = [_prepare(dataclasses.replace(request, stages=path), quiet=json_) for path in (request.stages, *also_stages)]
+    prepared = [prepared_of(dataclasses.replace(request, stages=path), quiet=json_) for path in (request.stages, *also_stages)]
     cache = prepared[0].cache
     found = garbage(cache, [entry.for_everyone().plan() for entry in prepared])
     if delete:
@@ -334,16 +248,5 @@ def _refuse_with_failures(prepared: Prepared) -> None:
         raise RequestError(problems)
 
 
+main.add_command(run)
 main.add_command(weights)
-
-
-def _prepare(request: Request, *, quiet: bool) -> Prepared:
-    from pipeline.progress import teller
-    from pipeline.request import prepare
-
-    return prepare(request, told=teller("reading", "sources", quiet=quiet))
-
-
-def _tell(prepared: Prepared) -> None:
-    for failure in prepared.failures:
-        click.echo(f"{failure.problem.severity.value}: {failure.trial}: {failure.problem}", err=True)

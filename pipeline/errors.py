@@ -52,3 +52,11 @@ class TrialError(AffectpipeError):
 
 class PassingError(AffectpipeError):
     """One trial was not done for a reason that may pass (I/O, memory, time): reported, not recorded."""
+
+
+class TransientError(PassingError):
+    """As above, for a reason that may pass at once (a hanging decoder, an I/O error, memory): tried again in the same run."""
+
+
+class FullError(PassingError):
+    """Nothing can be written, and nothing else would fare better: the run ends."""

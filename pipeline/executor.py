@@ -1,24 +1,41 @@
-"""Running a plan. Jobs are made of its tasks, run one after the other in this process, and what they did is recorded in the cache."""
+"""Running a plan: packs of its tasks go to a pool of workers, and what they report is recorded in the cache. See docs/clusters.md."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
-from extractors.contract import Kind
-from pipeline.cache import Cache
+from pipeline.board import Artifact, Board, Unit, inputs_of
+from pipeline.cache import Cache, State
+from pipeline.code_digest import code_digest
+from pipeline.errors import FullError, Problem
+from pipeline.fates import Fate
+from pipeline.graph import Stage
+from pipeline.pace import Pace
+from pipeline.packs import MAX_DEATHS, Pack, PackReport
 from pipeline.plan import Plan, Task
+from pipeline.pools import Pool
 from pipeline.stages import Item
 from pipeline.trials import Failure
-from pipeline.worker import Job, Report, Worker
+from pipeline.worker import Job, Outcome, Report
+
+SAVE_EVERY_S = 60.0
+LOOK_EVERY_S = 1.0
+WAITS_S = (1.0, 10.0)  # before a second and a third try of what failed for a moment
+ELSEWHERE_S = 3.0  # until one looks again whether another client is done
 
 
 class Listener(Protocol):
-    """Who wants to know how it goes: the progress view."""
+    """Who wants to know how it goes: the run's record."""
 
-    def started(self, job: Job) -> None: ...
-    def finished(self, job: Job, report: Report) -> None: ...
+    def finished(self, pack: Pack, report: PackReport, left_s: float | None) -> None:
+        """left_s: an estimate of how long the rest takes; None where a stage has not been seen yet."""
+        ...
+
+    def died(self, pack: Pack, why: str) -> None: ...
 
 
 @dataclass(slots=True)
@@ -27,20 +44,141 @@ class Ran:
 
     computed: dict[str, int] = field(default_factory=dict)
     failures: dict[tuple[str, str], Failure] = field(default_factory=dict)  # by stage and key
-    lost: set[str] = field(default_factory=set)  # keys that failed, or were not tried because an input had failed
 
 
-def make_jobs(plan: Plan, cache: Cache, *, device: str) -> Iterator[Job]:
-    """The plan's tasks in order. Faces of several persons of one source are one job, so that its frames are decoded once."""
-    groups: dict[tuple[str, ...], list[Task]] = {}
-    for task in plan.tasks:
-        shared = task.stage.yields is Kind.FACES and task.stage.root is None
-        groups.setdefault((task.stage.name, str(task.trial.source.path) if shared else task.key), []).append(task)
-    for tasks in groups.values():
-        yield _job(plan, cache, tasks, device)
+def uses_gpu(stage: Stage) -> bool:
+    """Whether the stage has a network, which is what a GPU is for. An extractor may say so itself, see `Extractor`."""
+    extractor = stage.extractor
+    return bool(getattr(extractor, "on_gpu", extractor.needs_weights or len(extractor.precisions) > 1)) and stage.root is None
 
 
-def _job(plan: Plan, cache: Cache, tasks: Sequence[Task], device: str) -> Job:
+def execute(plan: Plan, cache: Cache, pool: Pool, listener: Listener, *, record: Path, device: str) -> Ran:
+    """All tasks of the plan. Whatever ends it, what was computed stays: the next plan does not ask for it again.
+
+    record: the run's, see `Pack`. Raises FullError where nothing can be written any more, and what the pool raises.
+    """
+    return _Execution(plan, cache, pool, listener, record, device).to_the_end()
+
+
+class _Execution:
+    def __init__(self, plan: Plan, cache: Cache, pool: Pool, listener: Listener, record: Path, device: str) -> None:
+        self.plan, self.cache, self.pool, self.listener, self.record, self.device = plan, cache, pool, listener, record, device
+        self.board = Board(plan, Pace(cache, plan.config.timeline.name), uses_gpu if pool.has_gpus else lambda stage: False)
+        self.ran = Ran()
+        self.codes: dict[str, str] = {}  # by what stages use
+        self.out: dict[int, list[Unit]] = {}  # by pack's number
+        self.n_packs = 0
+
+    def to_the_end(self) -> Ran:
+        saved_s = time.monotonic()
+        try:
+            while self.board.n_open:
+                self._submit()
+                if not self.out:
+                    assert self.board.next_s is not None, "tasks are open, and nothing can run"
+                    time.sleep(min(self.board.next_s, LOOK_EVERY_S))
+                elif ended := self.pool.next(min(self.board.next_s or LOOK_EVERY_S, LOOK_EVERY_S)):
+                    self._ended(*ended)
+                if time.monotonic() - saved_s > SAVE_EVERY_S:
+                    self.cache.save()
+                    saved_s = time.monotonic()
+        finally:
+            self.cache.save()
+        return self.ran
+
+    def _submit(self) -> None:
+        for on_gpu in (True, False) if self.pool.has_gpus else (False,):
+            while self.pool.room(on_gpu=on_gpu) > 0:
+                units = self.board.take(on_gpu=on_gpu, n_slots=self.pool.n_slots(on_gpu=on_gpu), longest_s=self.pool.pack_s)
+                if not units:
+                    break
+                self._send(units, on_gpu)
+
+    def _send(self, units: list[Unit], on_gpu: bool) -> None:
+        self.n_packs += 1
+        pack = Pack(
+            number=self.n_packs,
+            record=self.record,
+            on_gpu=on_gpu,
+            jobs=tuple(self._job(unit, self.device if not self.pool.has_gpus else "cuda" if on_gpu else "cpu") for unit in units),
+        )
+        self.out[pack.number] = units
+        self.pool.submit(pack)
+
+    def _job(self, unit: Unit, device: str) -> Job:
+        if unit.stage.use not in self.codes:
+            self.codes[unit.stage.use] = code_digest(unit.stage.use, self.cache.digests)
+        code = self.codes[unit.stage.use]
+        return make_job(self.plan, self.cache, unit.tasks, device=device, code=code, lost=self.board.lost)
+
+    def _ended(self, pack: Pack, report: PackReport | str) -> None:
+        units = self.out.pop(pack.number)
+        if isinstance(report, str):
+            self.listener.died(pack, report)
+            for unit in units:
+                self._died(unit, report)
+            return
+        for unit, one in zip(units, report.reports, strict=True):
+            self._reported(unit, one)
+        left_s = self.board.left_s()
+        n_slots = self.pool.n_slots(on_gpu=pack.on_gpu)
+        self.listener.finished(pack, report, None if left_s is None else left_s / n_slots)
+
+    def _died(self, unit: Unit, why: str) -> None:
+        """A worker says in its claim which job it died of. One that died again and again before it claimed any must not go on for ever."""
+        unit.alone = True
+        unit.tries += 1
+        if unit.tries < MAX_DEATHS:
+            self.board.later(unit, unit.tasks, WAITS_S[0])
+            return
+        for task in unit.tasks:
+            fix = "see what the workers said, then run again"
+            where = task.trial.source.path.name
+            self._fail(task, Problem(what=f"its worker died before it began with {unit.stage.name!r}", where=where, why=why, fix=fix))
+
+    def _reported(self, unit: Unit, report: Report) -> None:
+        tasks = {task.key: task for task in unit.tasks}
+        if any(outcome.fate is Fate.DONE for outcome in report.outcomes):
+            n_rows = self.board.pace.n_rows(unit.digest, unit.n_bytes)
+            self.board.pace.learn(unit.stage.name, report.seconds - report.spent["load"], n_rows)
+        unit.tries += any(outcome.fate is Fate.TRANSIENT for outcome in report.outcomes)
+        again: list[Task] = []
+        wait_s = 0.0
+        for outcome in report.outcomes:
+            if outcome.fate is Fate.TRANSIENT and unit.tries <= len(WAITS_S):
+                wait_s = WAITS_S[unit.tries - 1]
+            elif outcome.fate is Fate.ELSEWHERE:
+                wait_s = max(wait_s, ELSEWHERE_S)
+            elif outcome.fate is not Fate.LEFT:
+                self._settled(tasks[outcome.key], outcome)
+                continue
+            again.append(tasks[outcome.key])
+        if again:
+            self.board.later(unit, again, wait_s)
+
+    def _settled(self, task: Task, outcome: Outcome) -> None:
+        """Raises FullError."""
+        stage = task.stage.name
+        if outcome.sealed is not None:
+            self.cache.forget_failure(stage, task.key)
+            self.cache.remember(stage, task.key, *outcome.sealed)
+            self.ran.computed[stage] = self.ran.computed.get(stage, 0) + (outcome.fate is Fate.DONE)
+            self.board.done(task, outcome.sealed[1]["n_rows"])
+            return
+        assert outcome.problem is not None
+        if outcome.fate is Fate.FULL:
+            raise FullError(outcome.problem)
+        if outcome.fate in (Fate.FAILED, Fate.KILLED):
+            self.cache.record_failure(stage, task.key, outcome.problem, outcome.trial)
+        self._fail(task, outcome.problem)
+
+    def _fail(self, task: Task, problem: Problem) -> None:
+        self.ran.failures[task.stage.name, task.key] = Failure(trial=task.trial.name, stage=task.stage.name, problem=problem)
+        self.board.lose(task)
+
+
+def make_job(plan: Plan, cache: Cache, tasks: Sequence[Task], *, device: str, code: str, lost: Container[Artifact] = ()) -> Job:
+    """The job of a stage's tasks of one source. code: see `Job`; lost: artifacts that will not be there."""
     stage = tasks[0].stage
     return Job(
         stage=stage.name,
@@ -53,58 +191,21 @@ def _job(plan: Plan, cache: Cache, tasks: Sequence[Task], device: str) -> Job:
         root=stage.root,
         source=tasks[0].trial.source.path,
         source_state=tasks[0].trial.source.state,
-        items=tuple(_item(cache, task) for task in tasks),
+        items=tuple(_item(plan, cache, task, lost) for task in tasks),
         identities={task.key: plan.identity(stage, task.index) for task in tasks},
         device=device,
         reason=tasks[0].reason.value,
+        code=code,
     )
 
 
-def _item(cache: Cache, task: Task) -> Item:
-    inputs = tuple(cache.path(name, key) for name, key in zip(task.stage.inputs, task.inputs, strict=True))
-    target = cache.path(task.stage.name, task.key)
-    found_in = tuple(cache.path(*one) for one in task.found_in)
-    return Item(key=task.key, trial=task.trial.name, person=task.person, inputs=inputs, target=target, found_in=found_in)
-
-
-def run_inline(plan: Plan, cache: Cache, listener: Listener, *, device: str = "cpu") -> Ran:
-    """One job after the other. Whatever ends it, what was computed stays: the next plan does not ask for it again."""
-    ran, worker, stage = Ran(), Worker(), ""
-    try:
-        for job in make_jobs(plan, cache, device=device):
-            if job.stage != stage:
-                stage = job.stage
-                cache.save()
-            job = _without_lost(job, ran)
-            if job.items:
-                listener.started(job)
-                report = worker.run(job)
-                _record(job, report, cache, ran)
-                listener.finished(job, report)
-    finally:
-        cache.save()
-    return ran
-
-
-def _without_lost(job: Job, ran: Ran) -> Job:
-    """The job without the items whose inputs failed in this run."""
-    kept = []
-    for item in job.items:
-        if any(path.stem in ran.lost for path in item.inputs):
-            ran.lost.add(item.key)
-        else:
-            kept.append(replace(item, found_in=tuple(path for path in item.found_in if path.stem not in ran.lost)))
-    return replace(job, items=tuple(kept))
-
-
-def _record(job: Job, report: Report, cache: Cache, ran: Ran) -> None:
-    for outcome in report.outcomes:
-        if outcome.problem is None:
-            cache.forget_failure(job.stage, outcome.key)
-            cache.seal(job.stage, outcome.key)
-            ran.computed[job.stage] = ran.computed.get(job.stage, 0) + 1
-            continue
-        if not outcome.passing:
-            cache.record_failure(job.stage, outcome.key, outcome.problem, outcome.trial)
-        ran.lost.add(outcome.key)
-        ran.failures[job.stage, outcome.key] = Failure(trial=outcome.trial, stage=job.stage, problem=outcome.problem)
+def _item(plan: Plan, cache: Cache, task: Task, lost: Container[Artifact]) -> Item:
+    return Item(
+        key=task.key,
+        trial=task.trial.name,
+        person=task.person,
+        inputs=tuple(cache.path(*artifact) for artifact in inputs_of(task)),
+        target=cache.path(task.stage.name, task.key),
+        found_in=tuple(cache.path(*artifact) for artifact in task.found_in if artifact not in lost),
+        over=plan.states[task.stage.name][task.key] is State.DONE,
+    )

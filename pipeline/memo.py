@@ -18,6 +18,18 @@ from pipeline.publish import publish_text
 SETTLE_NS = 2_000_000_000  # a file written this recently may change once more within its clock's resolution
 
 
+FileState = tuple[int, int, int]  # size, time of modification in ns, inode: while they stay, so do the bytes
+
+
+def state_of(path: Path) -> FileState:
+    """Raises OSError."""
+    return _state(path.stat())
+
+
+def _state(stat: os.stat_result) -> FileState:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
 class StatMemo:
     """name -> value, valid for one state of one file."""
 
@@ -36,8 +48,11 @@ class StatMemo:
     def put(self, name: str, stat: os.stat_result, value: Any, *, settled: bool = False) -> None:
         """Remember. A file that changed a moment ago is not remembered, unless the caller knows that nobody writes to it (settled)."""
         if settled or time.time_ns() - stat.st_mtime_ns > SETTLE_NS:
-            entry = [stat.st_size, stat.st_mtime_ns, stat.st_ino, value]
-            self._entries[name] = self._changed[name] = entry
+            self.put_state(name, _state(stat), value)
+
+    def put_state(self, name: str, state: FileState, value: Any) -> None:
+        """As `put` of a settled file, whose state was taken elsewhere."""
+        self._entries[name] = self._changed[name] = [*state, value]
 
     def values(self) -> Iterator[tuple[str, Any]]:
         """(name, value) of all that is remembered, whether or not the files are still so."""

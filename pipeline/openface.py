@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import PassingError, Problem, RequestError, TrialError
+from pipeline.errors import PassingError, Problem, RequestError, TransientError, TrialError
 from pipeline.memo import StatMemo
-from pipeline.process import Process, StalledError
+from pipeline.process import KILLED, Process, StalledError
 from pipeline.sources import digest_of
 
 PROGRAM, VARIABLE = "FeatureExtraction", "OPENFACE"
@@ -74,7 +74,7 @@ def _run(source: Path, argv: list[str], limit_s: float) -> None:
         raise PassingError(Problem(what=f"{PROGRAM} hangs", where=source.name, why=why, fix=fix)) from error
     if status < 0:
         problem = Problem(what=f"{PROGRAM} was ended", where=source.name, why=f"by signal {-status}", fix="run again, with more memory")
-        raise PassingError(problem)
+        raise (TransientError if status in KILLED else PassingError)(problem)
     if status:
         last = (complaint or said.decode("utf-8", "replace").strip()).splitlines()
         raise _trial_error(source, f"exit status {status}" + (f": {last[-1]}" if last else ""))

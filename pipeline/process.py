@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 from collections.abc import Sequence
 from types import TracebackType
 
 ERROR_BYTES = 4000
+KILLED = (-signal.SIGKILL, -signal.SIGTERM)  # exit statuses of a program that was ended from outside, for want of memory as a rule
 
 
 class StalledError(Exception):

@@ -10,51 +10,59 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from pipeline.tally import Event, Tally
 
-    from pipeline.worker import Job, Report
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 LINE_EVERY_S = 10.0
 
 
 class Watch:
-    """Listens to a run of n_tasks artifacts."""
+    """Shows a run's tally: on a terminal a bar per stage that has begun and a line about all, elsewhere that line now and then."""
 
-    def __init__(self, n_tasks: int, *, quiet: bool = False, out: TextIO | None = None) -> None:
-        self.n_tasks, self.quiet, self.out = n_tasks, quiet, out or sys.stderr
-        self.n_done, self.n_failed = 0, 0
-        self._bar: Progress | None = None
-        self._last_line_s = time.monotonic()
+    def __init__(self, *, quiet: bool = False, out: TextIO | None = None) -> None:
+        self.quiet, self.out = quiet, out or sys.stderr
+        self.tally = Tally()
+        self._bars: Progress | None = None
+        self._bar_of: dict[str, TaskID] = {}
+        self._said_s = time.monotonic()
 
     def __enter__(self) -> Watch:
         if not self.quiet and self.out.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(file=self.out), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task("starting", total=self.n_tasks)
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[about]}"))
+            self._bars = Progress(*columns, console=Console(file=self.out), transient=True)
+            self._bars.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._bars is not None:
+            self._bars.stop()
 
-    def started(self, job: Job) -> None:
-        text = f"{job.stage}: {', '.join(item.trial for item in job.items)} ({job.reason})"
-        if self._bar is not None:
-            self._bar.update(self._task, description=text)
-        elif not self.quiet and time.monotonic() - self._last_line_s > LINE_EVERY_S:
-            self._last_line_s = time.monotonic()
-            print(f"{self.n_done}/{self.n_tasks} {text}", file=self.out, flush=True)
+    def told(self, event: Event) -> None:
+        """An event of the run's record."""
+        self.tally.add(event)
+        if self._bars is not None:
+            self._show(self._bars)
+        elif not self.quiet and event["event"] == "workers" and self.tally.dashboard:
+            print(f"dashboard: {self.tally.dashboard}", file=self.out, flush=True)
+        elif not self.quiet and time.monotonic() - self._said_s > LINE_EVERY_S:
+            self._said_s = time.monotonic()
+            print(self.tally.in_words() + (f": {self.tally.last}" if self.tally.last else ""), file=self.out, flush=True)
 
-    def finished(self, job: Job, report: Report) -> None:
-        self.n_done += len(report.outcomes)
-        self.n_failed += sum(outcome.problem is not None for outcome in report.outcomes)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self.n_done)
+    def _show(self, bars: Progress) -> None:
+        everything = bars.tasks[0].id if bars.tasks else bars.add_task("all", total=self.tally.n_all, about="")
+        about = f"{self.tally.in_words()}  {self.tally.dashboard}"
+        bars.update(everything, completed=self.tally.n_ended, total=self.tally.n_all, about=about)
+        for name, stage in self.tally.stages.items():
+            if stage.n_ended and name not in self._bar_of:
+                self._bar_of[name] = bars.add_task(name, total=stage.n_all, about="")
+            if name in self._bar_of:
+                failed = f"{stage.n_failed} failed" if stage.n_failed else ""
+                bars.update(self._bar_of[name], completed=stage.n_ended, about=failed)
 
 
 def teller(doing: str, what: str, *, quiet: bool) -> Callable[[int, int], None] | None:

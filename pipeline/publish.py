@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -10,11 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import PassingError, Problem
+from pipeline.errors import FullError, Problem, TransientError
 
 TEMPORARY = ".tmp-"
-_OURS = re.compile(re.escape(TEMPORARY) + r"\d+-\d+-.+", re.DOTALL)
+_OURS = re.compile(re.escape(TEMPORARY) + r"\d+-\d+-.+|[0-9a-f]{64}\.claim|\d{4}-\d\d-\d\dT[-\d.]+Z-.+\.stop", re.DOTALL)
 STALE_S = 6 * 3600.0
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
 
 
 @contextlib.contextmanager
@@ -22,7 +24,7 @@ def published(target: Path) -> Iterator[Path]:
     """Yields a temporary path beside the target; on leaving without an error it is fsynced and renamed onto the target.
 
     A visible file is a complete file: a process that dies here leaves only a temporary one, which `sweep` removes.
-    Raises PassingError when the disk is full or cannot be written.
+    Raises FullError where there is no room or no right to write, TransientError where the system fails in another way.
     """
     temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-{target.name}")
     try:
@@ -35,11 +37,19 @@ def published(target: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        if error.errno is None and "errno = " not in str(error):  # HDF5 puts the system's error into its text; without one it is a defect
+        number = system_error(error)
+        if number is None:  # a defect
             raise
-        why = error.strerror or str(error)
+        why = os.strerror(number)
         fix = "make room or mend the permissions there, then run again"
-        raise PassingError(Problem(what="cannot be written", where=str(target), why=why, fix=fix)) from error
+        kind = FullError if number in NO_ROOM else TransientError
+        raise kind(Problem(what="cannot be written", where=str(target), why=why, fix=fix)) from error
+
+
+def system_error(error: OSError) -> int | None:
+    """The system's number of an error, which HDF5 puts into its text; None where it is no error of the system."""
+    told = re.search(r"errno = (\d+)", str(error))
+    return error.errno or (int(told[1]) if told else None)
 
 
 def publish_text(target: Path, text: str) -> None:
@@ -56,9 +66,9 @@ def _sync(path: Path) -> None:
 
 
 def sweep(root: Path, *, older_than_s: float = STALE_S) -> int:
-    """Remove temporaries too old to be in anyone's hands (another client, perhaps on another node, may be writing the newer ones)."""
+    """Remove temporaries, claims and orders to stop that are too old to be in anyone's hands (newer ones may be another client's)."""
     removed = 0
-    for path in root.rglob(f"{TEMPORARY}*"):
+    for path in (found for pattern in (f"{TEMPORARY}*", "*.claim", "*.stop") for found in root.rglob(pattern)):
         try:
             found = path.lstat()
             if _OURS.fullmatch(path.name) and stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime > older_than_s:

@@ -9,10 +9,14 @@ from typing import Any
 
 from pipeline import failures as failure_list
 from pipeline.assemble import assemble
-from pipeline.executor import run_inline
+from pipeline.cache import Cache
+from pipeline.executor import Ran, execute
+from pipeline.places import INLINE, Place
 from pipeline.plan import Plan
+from pipeline.pools import opened
 from pipeline.progress import Watch
 from pipeline.publish import sweep
+from pipeline.record import Record
 from pipeline.request import Prepared
 
 
@@ -39,13 +43,15 @@ class Result:
         return {name: getattr(self, name) for name in names}
 
 
-def run_to_store(prepared: Prepared, plan: Plan, *, only: Sequence[str] = (), device: str = "auto", quiet: bool = False) -> Result:
-    """Raises PassingError where the store cannot be written; a trial that cannot be done is a failure in the result."""
+def run_to_store(
+    prepared: Prepared, plan: Plan, *, only: Sequence[str] = (), device: str = "auto", on: Place = INLINE, quiet: bool = False
+) -> Result:
+    """Raises PassingError where the store cannot be written or the workers are lost, RequestError where they cannot do the work; a trial
+    that cannot be done is a failure in the result."""
     folder, cache = prepared.request.store_folder, prepared.cache
     cache.sweep()
     sweep(folder)
-    with Watch(len(plan.tasks), quiet=quiet) as watch:
-        ran = run_inline(plan, cache, watch, device=device)
+    ran = _execute(plan, cache, device=device, on=on, quiet=quiet) if plan.tasks else Ran()
     assembled = assemble(plan, cache, folder, only=only)
     found = failure_list.collect(plan, cache, ran, (*prepared.failures, *assembled.failures))
     path = failure_list.write(folder, found)
@@ -53,7 +59,7 @@ def run_to_store(prepared: Prepared, plan: Plan, *, only: Sequence[str] = (), de
     return Result(
         store=folder,
         trials=assembled.trials,
-        computed=ran.computed,
+        computed={stage: n for stage, n in ran.computed.items() if n},
         written=assembled.written,
         kept=assembled.kept,
         removed=assembled.removed,
@@ -61,3 +67,13 @@ def run_to_store(prepared: Prepared, plan: Plan, *, only: Sequence[str] = (), de
         failures_path=path,
         has_errors=failure_list.has_errors(found),
     )
+
+
+def _execute(plan: Plan, cache: Cache, *, device: str, on: Place, quiet: bool) -> Ran:
+    with (
+        Watch(quiet=quiet) as watch,
+        Record(cache.root, plan, on=str(on), told=watch.told) as record,
+        opened(on, device=device) as pool,
+    ):
+        record.workers(pool.dashboard)
+        return execute(plan, cache, pool, record, record=record.path, device=device)

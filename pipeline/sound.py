@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from extractors.contract import Bool, Float32, Waveform
-from pipeline.errors import PassingError, Problem, RequestError, TrialError
-from pipeline.process import Process, StalledError
+from pipeline.errors import Problem, RequestError, TransientError, TrialError
+from pipeline.process import KILLED, Process, StalledError
 from pipeline.records import CONTAINERS
 from pipeline.video import sound_of
 
@@ -136,8 +136,11 @@ def _run(path: Path, argv: list[str], n_expected: int) -> tuple[Float32, str]:
             status, said = process.finish()
     except StalledError as error:
         problem = Problem(what="ffmpeg hangs", where=path.name, why=str(error), fix="run again; if it stays so, leave the file out")
-        raise PassingError(problem) from error
+        raise TransientError(problem) from error
     last = said.splitlines()[-1] if said else ""
+    if status in KILLED:
+        why, fix = last or f"exit status {status}", "run again; if it stays so, give it more memory"
+        raise TransientError(Problem(what="ffmpeg was killed", where=path.name, why=why, fix=fix))
     if status:
         raise _trial_error(path, "the sound cannot be decoded", last or f"exit status {status}", "make the file again with ffmpeg")
     return np.frombuffer(raw, "<f4").astype(np.float32, copy=False), last

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from extractors.weights import FOLDER_FILES
 from pipeline.errors import Problem, RequestError, Severity
-from pipeline.memo import StatMemo
+from pipeline.memo import FileState, StatMemo, state_of
 
 VIDEO = ".mp4 .m4v .mov .qt .avi .mkv .webm .mpg .mpeg .vob .mts .m2ts .ts .flv .f4v .wmv .asf .ogv .3gp .3g2 .mxf .dv .rm .rmvb"
 PLAYLIST = ".m3u8 .m3u .ffconcat .concat .pls .mpd .xspf .asx .sdp .ism"
@@ -23,12 +23,12 @@ LIKE_A_SEAL = re.compile(r"sha256:[0-9a-f]{64}")  # see hdf5.is_whole
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One media file. name: its stem, unique in the folder; digest: sha256 of its bytes, when it was in this state (`state_of`)."""
+    """One media file. name: its stem, unique in the folder; digest: sha256 of its bytes, when it was in this state (`memo.state_of`)."""
 
     name: str
     path: Path
     digest: str
-    state: tuple[int, int, int] | None = None
+    state: FileState | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,12 +137,6 @@ def _leads_out(path: Path, real: Path, severity: Severity) -> Problem:
 def _shown(path: Path) -> str:
     """The path as text that can be written anywhere: bytes that are not UTF-8 as \\xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def state_of(path: Path) -> tuple[int, int, int]:
-    """Size, time and inode: while they stay, so do the bytes. Raises OSError."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def digest_of(path: Path, memo: StatMemo, files: Sequence[str] = FOLDER_FILES) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from extractors.contract import ExtractorError, Faces, Kind, Person, Rows, Track
+from extractors.contract import ExtractorError, Faces, Frames, Int64, Kind, Person, Rows, Track
 from pipeline import artifact, embedding, openface, sound, tables, video
 from pipeline.artifact import Provenance
 from pipeline.errors import Problem, TrialError
 from pipeline.hdf5 import is_whole
 from pipeline.pictures import Pictures
+from pipeline.spent import Spent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class Item:
     """One artifact of a job: for which trial and person, from which input artifacts (in the order the stage reads them), to where.
 
     found_in: faces artifacts in which the same faces were found already, the best first; when the job runs they may be there or not.
+    over: compute it even where it is there.
     """
 
     key: str
@@ -32,6 +34,7 @@ class Item:
     inputs: tuple[Path, ...]
     target: Path
     found_in: tuple[Path, ...] = ()
+    over: bool = False
 
 
 # Writes one item's artifact: what it is and its warnings are handed over, the rest of the provenance is the worker's.
@@ -48,21 +51,22 @@ class Recipe:
     root: Path | None = None
 
 
-def run(recipe: Recipe, source: Path, items: Sequence[Item], publish: Publish) -> None:
+def run(recipe: Recipe, source: Path, items: Sequence[Item], publish: Publish, spent: Spent) -> None:
     """Compute the items, all of one source. Raises TrialError, PassingError or ExtractorError."""
     kind, extractor = recipe.yields, recipe.extractor
     if kind is Kind.TIMELINE:
-        _timeline(extractor, source, items, publish)
+        _timeline(extractor, source, items, publish, spent)
     elif kind is Kind.WAVEFORM:
-        _waveform(extractor, source, items, publish)
+        _waveform(extractor, source, items, publish, spent)
     elif kind is Kind.FACES:
-        _faces(extractor, source, recipe.root, items, publish)
+        _faces(recipe, source, items, publish, spent)
     else:
         _feature(recipe, source, items, publish)
 
 
-def _timeline(extractor: Any, source: Path, items: Sequence[Item], publish: Publish) -> None:
-    decoded = video.frame_times(source)
+def _timeline(extractor: Any, source: Path, items: Sequence[Item], publish: Publish, spent: Spent) -> None:
+    with spent.on("decode"):
+        decoded = video.frame_times(source)
     rows: Rows = extractor.rows(decoded.times_s)
     write = partial(artifact.write_timeline, rows=rows, source_times_s=decoded.times_s)
     for item in items:
@@ -80,15 +84,17 @@ def _damage_warnings(damage: dict[str, Any]) -> list[str]:
     return [f"{damage[name]} {text}" for name, text in said.items() if name in damage]
 
 
-def _waveform(extractor: Any, source: Path, items: Sequence[Item], publish: Publish) -> None:
-    decoded = sound.decode(source, extractor.rate_hz)
+def _waveform(extractor: Any, source: Path, items: Sequence[Item], publish: Publish, spent: Spent) -> None:
+    with spent.on("decode"):
+        decoded = sound.decode(source, extractor.rate_hz)
     waveform = extractor.condition(decoded.waveform)
     for item in items:
         publish(item, partial(artifact.write_waveform, waveform=waveform), decoded.warnings, decoded.info)
 
 
-def _faces(extractor: Any, source: Path, root: Path | None, items: Sequence[Item], publish: Publish) -> None:
+def _faces(recipe: Recipe, source: Path, items: Sequence[Item], publish: Publish, spent: Spent) -> None:
     """All persons of one source in one pass over its frames, where their timelines are the same."""
+    extractor, root = recipe.extractor, recipe.root
     groups: dict[tuple[Path, Path | None], list[Item]] = {}
     for item in items:
         # What would be copied into a new artifact is read through to its checksum: it would vouch for a damaged one.
@@ -102,7 +108,7 @@ def _faces(extractor: Any, source: Path, root: Path | None, items: Sequence[Item
                 pictures = Pictures(root / item.trial)
                 _write_faces(item, extractor.read(pictures, shown), rows, publish, _picture_warnings(pictures))
             continue
-        decoded = partial(video.frames, source, n_source=len(source_times_s))
+        decoded = partial(_frames, source, len(source_times_s), spent)
         persons = tuple(dict.fromkeys(item.person for item in group))
         if found_in is None:
             faces = extractor.follow(decoded(shown), persons)
@@ -110,6 +116,10 @@ def _faces(extractor: Any, source: Path, root: Path | None, items: Sequence[Item
             faces = extractor.choose(artifact.read_found(found_in), shown, source_times_s[shown], decoded, persons)
         for item in group:
             _write_faces(item, faces[item.person], rows, publish, found_in=found_in.stem if found_in else "")
+
+
+def _frames(source: Path, n_source: int, spent: Spent, wanted: Int64) -> Iterator[Frames]:
+    return spent.each("decode", video.frames(source, wanted, n_source))
 
 
 def _write_faces(item: Item, faces: Faces, rows: Rows, publish: Publish, warnings: Sequence[str] = (), found_in: str = "") -> None:

@@ -6,7 +6,7 @@ import contextlib
 import importlib.metadata
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ import numpy as np
 from extractors.contract import Bool, Float64, Frames, Int64
 from pipeline import decoders
 from pipeline.decoders import Decoder, EndedError, LostError, Record
-from pipeline.errors import PassingError, Problem, TrialError
-from pipeline.process import StalledError
+from pipeline.errors import Problem, TransientError, TrialError
+from pipeline.process import KILLED, StalledError
 
 STALL_S = 120.0
 
@@ -69,11 +69,12 @@ def _times_and_closing(path: Path, task: str, *, fresh: bool = False) -> tuple[F
     return np.frombuffer(b"".join(found), np.float64).copy(), closing
 
 
-def frames(path: Path, wanted: Int64, n_source: int) -> Iterator[Frames]:
+def frames(path: Path, wanted: Int64, n_source: int) -> Generator[Frames, None, None]:
     """The wanted source frames (ascending numbers below n_source), in batches of one picture size, decoded ahead of need.
 
     Whoever stops in the middle should close the generator, which ends the decoding; letting go of it does so too.
-    Raises TrialError where the decoder fails or yields fewer frames than it did for the timeline, PassingError where it hangs.
+    Raises TrialError where the decoder fails or yields fewer frames than it did for the timeline, TransientError where it hangs or is
+    killed.
     """
     left = np.zeros(n_source, np.bool_)
     left[wanted] = True
@@ -106,10 +107,13 @@ def _decoding(path: Path, task: str, given: bytes = b"", *, fresh: bool) -> Iter
             yield decoder
     except StalledError as error:
         problem = Problem(what="the decoder hangs", where=path.name, why=str(error), fix="run again; if it stays so, leave the file out")
-        raise PassingError(problem) from error
+        raise TransientError(problem) from error
     except LostError:
         raise
     except EndedError as error:
+        if error.status in KILLED:
+            fix = "run again; if it stays so, give it more memory"
+            raise TransientError(Problem(what="the decoder was killed", where=path.name, why=str(error), fix=fix)) from error
         raise _trial_error(path, "the decoder crashed", str(error), "leave the file out, or make it again with ffmpeg") from error
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import re
+import socket
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -18,11 +19,13 @@ from extractors.hub import Remote
 from extractors.registry import load
 from pipeline import stages
 from pipeline.artifact import Provenance
+from pipeline.cache import Seal, read_seal
 from pipeline.code_digest import code_digest
-from pipeline.errors import PassingError, Problem, RequestError, TrialError
-from pipeline.hdf5 import CorruptFileError
+from pipeline.errors import PassingError, Problem, RequestError, TransientError
+from pipeline.fates import Fate, diagnosed, is_out_of_memory
 from pipeline.keys import finding
-from pipeline.sources import state_of
+from pipeline.memo import FileState, state_of
+from pipeline.spent import Spent
 from pipeline.stages import Item, Recipe
 
 MODELS_KEPT = 2
@@ -33,7 +36,8 @@ DEVICE = re.compile(r"cuda(?::(\d{1,4}))?", re.ASCII)
 class Job:
     """One stage over the trials of one source, to be computed. Plain data: it can go to another process.
 
-    identities: per item's key its whole identity. source_state: what `sources.state_of` said when its digest was taken.
+    identities: per item's key its whole identity. source_state: what `memo.state_of` said when its digest was taken. code: what
+    `code_digest` says of the extractor where the job was made.
     """
 
     stage: str
@@ -49,26 +53,29 @@ class Job:
     identities: dict[str, dict[str, Any]]
     device: str
     reason: str
+    code: str
     remote: Remote | None = None  # where the weights are fetched from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one item. problem is None where it was done; passing: it may work another time, so it is not recorded."""
+    """What became of one item. sealed: of an artifact that is there, its file's state and its seal; problem: of one that is not."""
 
     key: str
     trial: str
+    fate: Fate
     problem: Problem | None = None
-    passing: bool = False
+    sealed: tuple[FileState, Seal] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A job's end."""
+    """A job's end. spent: where the seconds went, see `Spent`."""
 
     stage: str
     seconds: float
     outcomes: tuple[Outcome, ...]
+    spent: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -80,28 +87,38 @@ class Worker:
     unfetched: dict[Remote, ExtractorError] = field(default_factory=dict)
 
     def run(self, job: Job) -> Report:
-        started = time.perf_counter()
-        done: set[str] = set()
-        problem: Problem | None = None
-        passing = False
+        started, spent = time.perf_counter(), Spent()
+        done: dict[str, tuple[FileState, Seal]] = {}
+        fate, problem = Fate.PASSING, None
         try:
-            stages.run(self._recipe(job), job.source, job.items, _publisher(job, done, started))
-        except TrialError as error:
-            problem = error.problems[0]
-        except PassingError as error:
-            problem, passing = error.problems[0], True
-        except ExtractorError as error:
-            problem = Problem(what=error.what, where=job.source.name, why=error.why, fix=error.fix)
-        except CorruptFileError as error:
-            fix = "run `affectpipe verify`, then run again"
-            problem, passing = Problem(what="an input artifact is damaged", where=job.source.name, why=str(error), fix=fix), True
-        except (OSError, MemoryError) as error:
-            why = str(error) or type(error).__name__
-            problem, passing = Problem(what="could not be computed", where=job.source.name, why=why, fix="run again"), True
+            self._compute(job, done, spent)
         except Exception as error:  # an outside extractor may raise anything; one trial must not end the run
-            problem, passing = _defect(job, error), True
-        outcomes = [Outcome(key=item.key, trial=item.trial) if item.key in done else _failed(item, problem, passing) for item in job.items]
-        return Report(stage=job.stage, seconds=time.perf_counter() - started, outcomes=tuple(outcomes))
+            fate, problem = diagnosed(error, use=job.use, where=job.source.name)
+        outcomes = tuple(_outcome(item, done.get(item.key), problem, fate) for item in job.items)
+        seconds = time.perf_counter() - started
+        return Report(stage=job.stage, seconds=seconds, outcomes=outcomes, spent=spent.shares(seconds))
+
+    def _compute(self, job: Job, done: dict[str, tuple[FileState, Seal]], spent: Spent) -> None:
+        """Where memory runs out, what is left is computed again in batches of half the size, for as long as they can be halved."""
+        if (code := _code(job.use)) != job.code:
+            why = f"its digest is {code[:12]} here and {job.code[:12]} where the run was started"
+            fix = "install the same version there, and start the workers anew"
+            raise PassingError(Problem(what=f"the code of {job.use!r} is another", where=socket.gethostname(), why=why, fix=fix))
+        with spent.on("load"):
+            recipe = self._recipe(job)
+        publish = _publisher(job, done, spent)
+        while True:
+            items = [item for item in job.items if item.key not in done]
+            try:
+                return stages.run(recipe, job.source, items, publish, spent)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                why = str(error)
+            _free_device_memory()
+            if not _halve_batch(recipe.extractor):
+                fix = "run again with fewer workers, or smaller batches"
+                raise TransientError(Problem(what="memory ran out", where=job.source.name, why=why, fix=fix))
 
     def _recipe(self, job: Job) -> Recipe:
         extractor = self._extractor(job)
@@ -131,13 +148,15 @@ class Worker:
             raise PassingError(Problem(what=error.what, where=f"stages.{stage}.weights", why=error.why, fix=error.fix)) from error
 
 
-def check_device(device: str) -> None:
-    """Raises RequestError for a word that names no device, and for a GPU that this machine does not have."""
+def check_device(device: str, *, here: bool = True) -> None:
+    """Raises RequestError for a word that names no device, and for a GPU that this machine does not have, where it is to be used `here`."""
     if device in ("auto", "cpu"):
         return
     named = DEVICE.fullmatch(device)
     if named is None:
         raise _no_device(device, "unknown device", "known: cpu, auto, cuda, cuda:N")
+    if not here:
+        return
     try:
         import torch
     except ImportError as error:
@@ -152,9 +171,13 @@ def _no_device(device: str, why: str, fix: str) -> RequestError:
     return RequestError(Problem(what=f"cannot compute on {device!r}", where="--device", why=why, fix=fix))
 
 
-@cache
 def _code(use: str) -> str:
     """Of what this process runs: a file that is edited meanwhile is not loaded again."""
+    return _code_of(load(use), use)
+
+
+@cache
+def _code_of(extractor: Any, use: str) -> str:
     return code_digest(use)
 
 
@@ -169,21 +192,31 @@ def _device(job: Job) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _failed(item: Item, problem: Problem | None, passing: bool) -> Outcome:
+def _outcome(item: Item, sealed: tuple[FileState, Seal] | None, problem: Problem | None, fate: Fate) -> Outcome:
+    if sealed is not None:
+        return Outcome(key=item.key, trial=item.trial, fate=Fate.DONE, sealed=sealed)
     if problem is None:
         problem = Problem(what="gave no track", where=item.trial, why="the extractor ended without one", fix="mend the extractor")
-    return Outcome(key=item.key, trial=item.trial, problem=problem, passing=passing)
+    return Outcome(key=item.key, trial=item.trial, fate=fate, problem=problem)
 
 
-def _defect(job: Job, error: Exception) -> Problem:
-    frames = inspect.trace()
-    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else job.use
-    why = f"{type(error).__name__}: {error} (at {where})"
-    return Problem(what=f"extractor {job.use!r} broke", where=job.source.name, why=why, fix="this is a defect: report it with this line")
+def _free_device_memory() -> None:
+    """What torch keeps of it for later, and what an ended computation still refers to."""
+    gc.collect()
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
-def _publisher(job: Job, done: set[str], started: float) -> stages.Publish:
+def _halve_batch(extractor: Any) -> bool:
+    batch = getattr(extractor, "batch", 1)
+    if batch > 1:
+        extractor.batch = batch // 2
+    return bool(batch > 1)
+
+
+def _publisher(job: Job, done: dict[str, tuple[FileState, Seal]], spent: Spent) -> stages.Publish:
     choices = getattr(load(job.use), "choices", ())
+    started = time.perf_counter()
 
     def publish(item: Item, write: Callable[[Path, Provenance], None], warnings: Sequence[str], media: dict[str, Any]) -> None:
         about = Provenance(
@@ -203,7 +236,12 @@ def _publisher(job: Job, done: set[str], started: float) -> stages.Publish:
             why = "its key would be that of the old bytes"
             problem = Problem(what="the source changed during the run", where=job.source.name, why=why, fix="run again")
             raise PassingError(problem)
-        write(item.target, about)
-        done.add(item.key)
+        with spent.on("write"):
+            write(item.target, about)
+            sealed = read_seal(item.target, item.key)
+        if sealed is None:
+            why, fix = "what was read back is not what was written", "look at the disk, then run again"
+            raise TransientError(Problem(what="was damaged as it was written", where=str(item.target), why=why, fix=fix))
+        done[item.key] = sealed
 
     return publish

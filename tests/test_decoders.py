@@ -17,7 +17,7 @@ import pytest
 
 from pipeline import decoders, video
 from pipeline.decoders import Decoder
-from pipeline.errors import PassingError, TrialError
+from pipeline.errors import PassingError, TransientError, TrialError
 from pipeline.records import BATCH_BYTES, BATCH_FRAMES, SLOTS
 from pipeline.sample import read_frame_number, write_sample
 
@@ -203,11 +203,19 @@ def test_one_that_dies_at_work_is_replaced_where_it_had_served_others(media: Pat
 
 
 @needs_proc
-def test_one_that_dies_of_its_first_request_is_a_failure(media: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "kind", "said"),
+    [
+        (signal.SIGSEGV, TrialError, "the decoder crashed: exit status -11: .*; leave the file out"),
+        (signal.SIGKILL, TransientError, "the decoder was killed: exit status -9: it said nothing; run again"),
+    ],
+)
+def test_one_that_dies_of_its_first_request_is_a_failure(media: Path, how: signal.Signals, kind: type[Exception], said: str) -> None:
+    """A crash would come again; who is killed from outside may fare better."""
     batches = every(media / LONG, 472)
     next(batches)
-    os.kill(children()[0], signal.SIGKILL)
-    with pytest.raises(TrialError, match=f"{LONG}: the decoder crashed: exit status -9: it said nothing; leave the file out"):
+    os.kill(children()[0], how)
+    with pytest.raises(kind, match=f"{LONG}: {said}"):
         list(batches)
     assert len(sums(every(media / LONG, 10))) == 10
 

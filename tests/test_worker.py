@@ -14,6 +14,7 @@ from extractors.contract import Kind
 from extractors.registry import EXTRACTORS
 from pipeline.code_digest import code_digest
 from pipeline.errors import RequestError
+from pipeline.fates import Fate
 from pipeline.stages import Item
 from pipeline.worker import Job, Worker, check_device
 
@@ -67,10 +68,11 @@ def test_a_damaged_input_is_no_defect(tmp_path: Path) -> None:
         identities=identities,
         device="cpu",
         reason="new",
+        code=code_digest("logmel"),
     )
     (outcome,) = Worker().run(job).outcomes
     assert outcome.problem is not None
-    assert (outcome.problem.what, outcome.passing) == ("an input artifact is damaged", True)
+    assert (outcome.problem.what, outcome.fate) == ("an input artifact is damaged", Fate.PASSING)
     assert str(waveform) in outcome.problem.why
     assert outcome.problem.fix == "run `affectpipe verify`, then run again"
 
