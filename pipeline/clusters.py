@@ -173,7 +173,13 @@ def _local(n_workers: int | None, device: str) -> Iterator[DaskPool]:
             options = {**shared, "resources": {"GPU" if gpu else "CPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": gpu}}
             workers[f"gpu-{gpu}" if gpu else f"cpu-{number - len(gpus)}"] = {"cls": Nanny, "options": options}
         scheduler = {"cls": Scheduler, "options": {**network, "dashboard_address": "127.0.0.1:0"}}
-        with SpecCluster(workers=workers, scheduler=scheduler, security=security) as cluster, Client(cluster) as client:
+        try:
+            cluster = SpecCluster(workers=workers, scheduler=scheduler, security=security)
+        except (OSError, RuntimeError) as error:
+            why = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
+            fix = "see what was said above; with --on inline there are none to start"
+            raise PassingError(Problem(what="the workers do not start", where="--on local", why=why, fix=fix)) from error
+        with cluster, Client(cluster) as client:
             cpu = Side(client=client, needs={"CPU": 1}, n_slots=lambda: n_cpu)
             yield DaskPool(cpu, Side(client=client, needs={"GPU": 1}, n_slots=lambda: len(gpus)) if gpus else None)
 

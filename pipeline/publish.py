@@ -68,12 +68,13 @@ def _sync(path: Path) -> None:
 def sweep(root: Path, *, older_than_s: float = STALE_S) -> int:
     """Remove temporaries, claims and orders to stop that are too old to be in anyone's hands (newer ones may be another client's)."""
     removed = 0
-    for path in (found for pattern in (f"{TEMPORARY}*", "*.claim", "*.stop") for found in root.rglob(pattern)):
-        try:
-            found = path.lstat()
-            if _OURS.fullmatch(path.name) and stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime > older_than_s:
-                path.unlink()
-                removed += 1
-        except (FileNotFoundError, PermissionError):
-            continue  # another client swept it first, or it is another user's to sweep
+    for folder, _, names in os.walk(root):
+        for path in (Path(folder, name) for name in names if _OURS.fullmatch(name)):
+            try:
+                found = path.lstat()
+                if stat.S_ISREG(found.st_mode) and time.time() - found.st_mtime > older_than_s:
+                    path.unlink()
+                    removed += 1
+            except (FileNotFoundError, PermissionError):
+                continue  # another client swept it first, or it is another user's to sweep
     return removed
