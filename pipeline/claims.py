@@ -104,12 +104,12 @@ def _started(pid: int) -> str:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
-        return "" if Path("/proc/self").exists() or not _is_there(pid) else "there"
+        return "" if Path("/proc/self").exists() or not is_there(pid) else "there"
     return "" if fields[0] == "Z" else f"{_boot()} {fields[19]}"
 
 
-def _is_there(pid: int) -> bool:
-    """Where there is no /proc."""
+def is_there(pid: int) -> bool:
+    """Whether this machine has a process of this number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

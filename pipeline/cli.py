@@ -94,11 +94,15 @@ _PLAN_COLUMNS = ("stage", "extractor", "cached", "run", "failed", "blocked", "es
 
 @main.command()
 @common
-def status(request: Request, json_: bool) -> None:
+@click.option("--watch", is_flag=True, help="How the run that was begun last on this cache goes, by whomever, until it ends.")
+def status(request: Request, json_: bool, watch: bool) -> None:
     """Per stage: done, missing, failed, bytes; licences in use; code that changed without a version bump."""
     from pipeline.show import as_json, size, table
     from pipeline.status import status as ask
+    from pipeline.status import watch as look_on
 
+    if watch:
+        look_on(request.cache, quiet=json_)
     prepared = prepared_of(request, quiet=json_)
     found = ask(prepared.plan(), prepared.cache)
     prepared.cache.save()

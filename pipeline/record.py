@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pipeline.errors import FullError, Problem
+from pipeline import claims
+from pipeline.errors import FullError, Problem, RequestError
 from pipeline.packs import Pack, PackReport, stop_path
 from pipeline.plan import Plan
 from pipeline.tally import Event, Tally
@@ -97,19 +98,30 @@ def _cannot_be_written(path: Path, error: OSError) -> FullError:
     return FullError(Problem(what="cannot be written", where=str(path), why=error.strerror or str(error), fix=fix))
 
 
-def records(cache: Path) -> list[Path]:
-    """Of all runs on the cache, the oldest first."""
-    return sorted((cache / FOLDER).glob("*.jsonl"))
+def newest(cache: Path) -> Path:
+    """The record of the run on the cache that was begun last. Raises RequestError where there was none."""
+    found = sorted((cache / FOLDER).glob("*.jsonl"))
+    if not found:
+        raise RequestError(
+            Problem(what="there is no run to watch", where=str(cache), why="none was ever begun", fix="start one: affectpipe run")
+        )
+    return found[-1]
 
 
-def follow(path: Path) -> Iterator[Tally]:
-    """How far the run is, again and again, each time with what was added since; ends where the run has."""
+def follow(path: Path, every_s: float = 1.0) -> Iterator[Tally]:
+    """How far the run is, again and again; ends where the run has, or where its process is gone."""
     tally = Tally()
+    begun = ""
     with path.open(encoding="utf-8") as file:
-        begun = ""
-        while not tally.ended:
+        while True:
+            is_gone = tally.host == socket.gethostname() and not claims.is_there(tally.pid)
             begun += file.read()
             *lines, begun = begun.split("\n")  # the last may not be written to its end yet
             for line in lines:
                 tally.add(json.loads(line))
+            if is_gone and not tally.ended:
+                tally.ended = "killed"
             yield tally
+            if tally.ended:
+                return
+            time.sleep(every_s)

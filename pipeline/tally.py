@@ -34,6 +34,8 @@ class Tally:
     now_s: float = 0.0
     ended: str = ""  # how, where it has ended
     on: str = ""
+    host: str = ""
+    pid: int = 0
     dashboard: str = ""
     last: str = ""  # what was reported last
     left_s: float | None = None
@@ -44,7 +46,7 @@ class Tally:
     def add(self, event: Event) -> None:
         self.now_s = event["at_s"]
         if event["event"] == "start":
-            self.began_s, self.on = self.now_s, event["on"]
+            self.began_s, self.on, self.host, self.pid = self.now_s, event["on"], event["host"], event["pid"]
             self.stages = {name: Stage(n_all=n_all) for name, n_all in event["to_do"].items()}
         elif event["event"] == "workers":
             self.dashboard = event["dashboard"]
@@ -76,12 +78,15 @@ class Tally:
     def n_failed(self) -> int:
         return sum(stage.n_failed for stage in self.stages.values())
 
-    def in_words(self) -> str:
-        """One line: how many, how fast, how long."""
+    def pace_in_words(self) -> str:
+        """How fast, by how many workers, how long still."""
         seconds = max(self.now_s - self.began_s, 1e-3)
         n_workers = sum(self.now_s - seen_s < WORKS_S for seen_s in self.seen_s.values())
-        words = [f"{self.n_ended}/{self.n_all} tracks", f"{self.n_rows / seconds:.0f} rows/s", f"{n_workers} working"]
+        words = [f"{self.n_rows / seconds:.0f} rows/s", f"{n_workers} working"]
         words += [f"{self.n_failed} failed"] if self.n_failed else []
         words += [f"{self.n_deaths} died"] if self.n_deaths else []
         words += [f"about {duration(self.left_s)} left"] if self.left_s is not None and not self.ended else []
         return ", ".join(words)
+
+    def in_words(self) -> str:
+        return f"{self.n_ended}/{self.n_all} tracks, {self.pace_in_words()}"
