@@ -116,16 +116,13 @@ def _join(shared: Path, users: IO[str]) -> Path:
 def _leave(shared: Path, users: IO[str]) -> None:
     """Be a user no more; the last one ends it, and waits for that."""
     ready = shared / "ready"
-    pid = json.loads(ready.read_text())["pid"] if ready.exists() else None
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return  # others use it
-    try:
-        assert pid is not None
-        os.kill(pid, signal.SIGTERM)
-    except (AssertionError, ProcessLookupError):
+    if not ready.exists():
         pytest.fail("SLURM ended while the tests ran")
+    os.kill(json.loads(ready.read_text())["pid"], signal.SIGTERM)
     end = time.monotonic() + STOP_S
     while ready.exists():
         assert time.monotonic() < end, "SLURM did not end"
