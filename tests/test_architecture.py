@@ -126,9 +126,9 @@ def test_no_import_cycle() -> None:
 @pytest.mark.parametrize(
     ("package", "allowed"),
     [
-        ("dask", {"pipeline.executor", "pipeline.clusters"}),
-        ("distributed", {"pipeline.executor", "pipeline.clusters"}),
-        ("dask_jobqueue", {"pipeline.executor", "pipeline.clusters"}),
+        ("dask", {"pipeline.clusters", "pipeline.slurm"}),
+        ("distributed", {"pipeline.clusters", "pipeline.slurm"}),
+        ("dask_jobqueue", {"pipeline.clusters", "pipeline.slurm"}),
         ("pydantic", {"pipeline.params"}),
     ],
 )
