@@ -57,9 +57,9 @@ class Record:
             except (OSError, FullError):
                 return  # the disk is full, perhaps: the error that is on its way tells more
 
-    def workers(self, dashboard: str) -> None:
-        """They are there, or on their way."""
-        self._write(event="workers", dashboard=dashboard)
+    def workers(self, dashboard: str, n_workers: int) -> None:
+        """There are so many now."""
+        self._write(event="workers", dashboard=dashboard, n_workers=n_workers)
 
     def finished(self, pack: Pack, report: PackReport, left_s: float | None) -> None:
         for job, one, began_utc in zip(pack.jobs, report.reports, report.began_utc, strict=True):
