@@ -85,7 +85,14 @@ def _local(n_workers: int | None, device: str, told: Told) -> Iterator[DaskPool]
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
         _own_environment(),
     ):
-        shared = {**network, "nthreads": 1, "memory_limit": MEMORY_LIMIT // n_all, "local_directory": scratch, "dashboard": False}
+        shared = {
+            **network,
+            "nthreads": 1,
+            "memory_limit": MEMORY_LIMIT // n_all,
+            "local_directory": scratch,
+            "dashboard": False,
+            "preload": "pipeline.dask_worker",
+        }
         workers = {}
         for number in range(n_all):
             gpu = gpus[number] if number < len(gpus) else ""

@@ -69,7 +69,7 @@ def cluster_options(profile: Profile, *, log_folder: Path) -> dict[str, Any]:
     drain_s, stagger_s, last_s = _margins(profile.walltime_s)
     worker = ["--resources", "GPU=1" if profile.has_gpu else "CPU=1", "--no-dashboard"]
     worker += ["--lifetime", f"$((ends - {last_s} - $(date +%s)))s"]
-    worker += ["--preload", "pipeline.draining", "--drain-at", f"$((ends - {drain_s} - RANDOM % {stagger_s}))"]
+    worker += ["--preload", "pipeline.dask_worker", "--drain-at", f"$((ends - {drain_s} - RANDOM % {stagger_s}))"]
     return {
         "job_name": f"affectpipe-{profile.name}",
         "queue": profile.queue or None,
