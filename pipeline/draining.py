@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-FETCH_S = 10.0  # for the client to fetch the last result
+FETCH_S = 10.0  # for the client to fetch the last result and let go of it
 LOOK_S = 0.1
 
 
@@ -24,10 +24,16 @@ def dask_setup(worker: Any, drain_at: float) -> None:
 
 
 async def _drain(worker: Any) -> None:
-    worker.status = type(worker.status).paused  # the scheduler gives it nothing any more; what it runs goes on
+    # The scheduler gives it nothing any more, and what it runs goes on. So does a paused worker, but dask's memory monitor would wake it.
+    worker.status = type(worker.status).closing_gracefully
     while worker.state.executing_count:
         await asyncio.sleep(LOOK_S)
     end_s = time.monotonic() + FETCH_S
     while worker.data and time.monotonic() < end_s:
         await asyncio.sleep(LOOK_S)
-    await worker.close_gracefully(reason="its job is about to end")  # what waits here goes to others, and its nanny ends too
+    # What waits here goes to others, and counts against nobody. A result that is still wanted goes to another worker; where there is none
+    # the scheduler refuses, and it is computed again.
+    address, why = worker.address, f"drain-{time.time()}"
+    if address not in await worker.scheduler.retire_workers(workers=[address], close_workers=False, remove=True, stimulus_id=why):
+        await worker.scheduler.unregister(address=address, expected=True, close=False, stimulus_id=why)
+    await worker.close(reason="its job is about to end")  # and so its nanny
