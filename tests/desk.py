@@ -1,4 +1,4 @@
-"""A user's desk: videos, labels, a stages file, a cache and a store, worked on through the real command line."""
+"""A user's desk: videos, labels, a stages file, a cache and a store, worked on through the real command line. Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from pipeline.cli import main
 from pipeline.hdf5 import is_whole
 from pipeline.sample import write_sample
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PLUGIN = Path(__file__).with_name("outside.py")
+REPOSITORY = Path(__file__).resolve().parents[1]
+PLUGIN = Path(__file__).with_name("e2e") / "outside.py"
 COMMAND = Path(sys.executable).with_name("affectpipe")
 SAMPLE_S = 1.5  # the shortest length at which every clip with sound has a tone
 LIMIT_S = 900  # for a machine that is busy with other things; the longest command takes half a minute of one core
