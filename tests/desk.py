@@ -283,6 +283,19 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugin]:
     sys.modules.pop(made.name, None)
 
 
+@pytest.fixture
+def trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """trouble(KIND, TIMES): what the extractors of troubles.py meet from now on, in whatever process."""
+    path = tmp_path / "trouble"
+    monkeypatch.setenv("TROUBLE", str(path))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+
+    def cause(kind: str | int, times: int = 1) -> None:
+        path.write_text("\n".join([str(kind)] * times), encoding="utf-8")
+
+    return cause
+
+
 @pytest.fixture(scope="session")
 def command_line() -> Callable[..., Done]:
     """Any command apart, by its words."""

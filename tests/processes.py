@@ -1,11 +1,13 @@
-"""The processes of a desk's runs, told from all others by a mark in their environment: started, found, waited for."""
+"""The processes of a desk's runs, told from all others by a mark in their environment: started, found, waited for. And limits of one."""
 
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,14 @@ def left_of(desk: Desk, within_s: float = 10.0) -> dict[int, str]:
     while (left := processes_of(desk)) and time.monotonic() < until_s:
         time.sleep(0.05)
     return left
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """No file of this process may grow, which fails as a full disk does; Python ignores the signal that comes with it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

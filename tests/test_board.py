@@ -37,12 +37,11 @@ Boards = Callable[..., tuple[Board, Plan]]
 
 def trials(*sizes: int) -> list[Trial]:
     """One per source, of so many bytes; the sources need not be there."""
-    return [
-        Trial(
-            name=f"{number:03}", source=Source(name=f"{number:03}", path=Path(f"{number:03}.mp4"), digest=f"{number:064}", state=(n, 1, 1))
-        )
-        for number, n in enumerate(sizes)
-    ]
+    return [_trial(f"{number:03}", n_bytes) for number, n_bytes in enumerate(sizes)]
+
+
+def _trial(name: str, n_bytes: int) -> Trial:
+    return Trial(name=name, source=Source(name=name, path=Path(f"{name}.mp4"), digest=name * 20, state=(n_bytes, 1, 1)))
 
 
 @pytest.fixture

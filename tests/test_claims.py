@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import no_room
 
 from pipeline import claims
 from pipeline.claims import LEASE_S, UNREAD, Claim, Holder, claim_path, is_ours, read, release, take
@@ -168,17 +168,6 @@ def test_a_claim_that_cannot_be_read_is_somebodys_for_a_while(claim: Path, text:
     assert claim.read_text() == text
     write(claim, text, age_s=LEASE_S + 30)
     assert is_ours(take(claim, "mine"))
-
-
-@contextmanager
-def no_room() -> Iterator[None]:
-    """No file of this process may grow, which fails as a full disk does; Python ignores the signal that comes with it."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_on_a_full_disk_no_claim_is_left_that_says_nothing(claim: Path) -> None:
