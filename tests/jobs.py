@@ -16,6 +16,8 @@ from pipeline.plan import Plan, Task
 from pipeline.request import Request, prepare
 from pipeline.worker import Job
 
+RUN = "2026-01-31T12-00-00.000000Z-host-1"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
@@ -39,7 +41,7 @@ class Bench:
 
 def bench_of(desk: Desk, *, force: Sequence[str] = ()) -> Bench:
     prepared = prepare(Request(videos=desk.videos, stages=desk.stages, cache=desk.cache, store=desk.store, labels=desk.labels))
-    record = desk.cache / "runs" / "this-run.jsonl"
+    record = desk.cache / "runs" / f"{RUN}.jsonl"
     record.parent.mkdir(parents=True, exist_ok=True)
     record.touch()
     return Bench(plan=prepared.plan(force=force), cache=prepared.cache, record=record)

@@ -56,10 +56,10 @@ def left_of(desk: Desk, within_s: float = 10.0) -> dict[int, str]:
 
 
 @contextmanager
-def no_room() -> Iterator[None]:
-    """No file of this process may grow, which fails as a full disk does; Python ignores the signal that comes with it."""
+def no_room(n_bytes: int = 0) -> Iterator[None]:
+    """No file of this process may grow beyond that, which fails as a full disk does; Python ignores the signal that comes with it."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
     try:
         yield
     finally:

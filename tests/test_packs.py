@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from desk import Desk
-from jobs import Bench, bench_of
+from jobs import RUN, Bench, bench_of
 from processes import no_room
 
 from pipeline.cache import read_seal
@@ -30,7 +30,7 @@ stages:
   level:    {use: "troubles:Level", from: audio}
 store: {rows: timeline, dtype: float32}
 """
-DEAD = Claim(run="this-run", host=socket.gethostname(), pid=2**22 + 1, started="before")  # no process has this number
+DEAD = Claim(run=RUN, host=socket.gethostname(), pid=2**22 + 1, started="before")  # no process has this number
 
 
 @pytest.fixture
