@@ -155,7 +155,8 @@ def test_a_full_disk_is_one_error_from_the_first_line_to_the_last(bench: Bench, 
     del record
     gc.collect()
     assert capfd.readouterr() == ("", ""), "nothing was left to be written when nobody was looking"
-    assert [path for path in (bench.cache.root / "runs").iterdir() if path.suffix == ".jsonl" and not path.stat().st_size] == [
+    empty = [path for path in bench.record.parent.glob("*.jsonl") if not path.stat().st_size]
+    assert empty == [bench.record], "a record of a run that never began"
         bench.record
     ], "no run began"
 
