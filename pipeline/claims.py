@@ -176,6 +176,11 @@ class Holder:
             for path in paths:
                 release(path)
 
+    def give_back(self) -> None:
+        """All of them: the process ends before the work does, and not because of the work."""
+        for path in list(self._held):
+            release(path)
+
     def _renew(self) -> None:
         while True:
             time.sleep(LEASE_S / 4)
@@ -187,3 +192,6 @@ class Holder:
             for path in paths:
                 with contextlib.suppress(OSError):  # it was given back meanwhile, or the next renewal will do
                     os.utime(path)
+
+
+HOLDER = Holder()  # of this process

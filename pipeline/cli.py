@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli_options import FOLDER, OK, SOME_FAILED, STOPPED, TERMINATED, WRONG_REQUEST, choosing, common, prepared_of, tell
-from pipeline.cli_run import run
+from pipeline.cli_run import run, submit
 from pipeline.cli_weights import weights
 from pipeline.stopping import TerminatedError
 
@@ -253,4 +253,5 @@ def _refuse_with_failures(prepared: Prepared) -> None:
 
 
 main.add_command(run)
+main.add_command(submit)
 main.add_command(weights)

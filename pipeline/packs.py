@@ -54,10 +54,9 @@ def stop_path(record: Path) -> Path:
 
 @dataclass(slots=True)
 class Hand:
-    """What a process keeps from pack to pack: loaded models, and the claims that it holds."""
+    """What does packs one after the other, and keeps loaded models from one to the next."""
 
     worker: Worker = field(default_factory=Worker)
-    holder: claims.Holder = field(default_factory=claims.Holder)
 
     def run(self, pack: Pack, is_stopping: Callable[[], bool] = lambda: False) -> PackReport:
         """Raises RequestError where this process does not see the cache."""
@@ -88,7 +87,7 @@ class Hand:
             return _report(job, [Outcome(key=item.key, trial=item.trial, fate=fate, problem=problem) for item in job.items])
         if not mine:
             return _report(job, outcomes)
-        with self.holder.holding([claims.claim_path(item.target) for item in mine]):
+        with claims.HOLDER.holding([claims.claim_path(item.target) for item in mine]):
             report = self.worker.run(replace(job, items=tuple(mine)))
         return replace(report, outcomes=(*outcomes, *report.outcomes))
 

@@ -152,6 +152,12 @@ def find_profile(path: Path, name: str | None) -> Profile:
     return profiles[name]
 
 
+def find_profiles(path: Path, name: str | None) -> tuple[Profile, Profile | None]:
+    """As `find_profile`, and the profile that it names for work without a network."""
+    found = find_profile(path, name)
+    return found, find_profile(path, found.cpu_profile) if found.cpu_profile else None
+
+
 def load_profiles(path: Path) -> dict[str, Profile]:
     """All profiles of a clusters.yaml, in its order; at least one. Raises RequestError listing every problem."""
     document = load_document(path, noun="clusters file", option="--clusters")

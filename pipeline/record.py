@@ -60,9 +60,9 @@ class Record:
                 stop_path(self.path).touch()
                 self._write(event="end", how="stopped", why=str(error) or kind.__name__)
 
-    def workers(self, dashboard: str) -> None:
-        """They are there, or on their way."""
-        self._write(event="workers", dashboard=dashboard)
+    def workers(self, dashboard: str, n_workers: int) -> None:
+        """There are so many now."""
+        self._write(event="workers", dashboard=dashboard, n_workers=n_workers)
 
     def finished(self, pack: Pack, report: PackReport, left_s: float | None) -> None:
         for job, one, began_utc in zip(pack.jobs, report.reports, report.began_utc, strict=True):

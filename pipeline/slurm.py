@@ -6,7 +6,7 @@ import importlib.util
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def cluster_options(profile: Profile, *, log_folder: Path) -> dict[str, Any]:
     drain_s, stagger_s, last_s = _margins(profile.walltime_s)
     worker = ["--resources", "GPU=1" if profile.has_gpu else "CPU=1", "--no-dashboard"]
     worker += ["--lifetime", f"$((ends - {last_s} - $(date +%s)))s"]
-    worker += ["--preload", "pipeline.draining", "--drain-at", f"$((ends - {drain_s} - RANDOM % {stagger_s}))"]
+    worker += ["--preload", "pipeline.dask_worker", "--drain-at", f"$((ends - {drain_s} - RANDOM % {stagger_s}))"]
     return {
         "job_name": f"affectpipe-{profile.name}",
         "queue": profile.queue or None,
@@ -91,7 +91,7 @@ def cluster_options(profile: Profile, *, log_folder: Path) -> dict[str, Any]:
         # its own two lines do without quotes, and so without spaces
         "job_directives_skip": ["#SBATCH -e ", "#SBATCH -o "],
         "log_directory": str(log_folder),  # which it makes
-        "scheduler_options": {"dashboard": False},
+        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
     }
 
 
@@ -158,9 +158,31 @@ def submit(profile: Profile, argv: Sequence[str], *, here: bool, requeue: bool, 
     """Hand `submit_script` to sbatch. Raises RequestError where there is none or it refuses, in its own words."""
     script = submit_script(profile, argv, here=here, requeue=requeue, log_folder=log_folder)
     log_folder.mkdir(parents=True, exist_ok=True)  # SLURM makes none, and the job would fail without a word
+    job_id = _sbatch(["--parsable"], script, profile).partition(";")[0]
+    return Submitted(job_id=job_id, log=log_folder.absolute() / f"{CLIENT}-{job_id}.log")
+
+
+def check(profile: Profile, *, log_folder: Path) -> None:
+    """Raises RequestError where sbatch would not take a worker's job. None is submitted."""
+    _sbatch(["--test-only"], job_script(profile, log_folder=log_folder), profile)
+
+
+def gone(jobs: Mapping[str, str]) -> list[str]:
+    """Of names and job numbers, the names whose jobs the queue does not know any more; none where it does not answer."""
+    try:
+        argv = ["squeue", "--noheader", "--me", "--format=%A"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=SBATCH_S, check=False)
+    except subprocess.TimeoutExpired:
+        return []  # a busy controller: it is asked again
+    known = set(done.stdout.split())
+    return [] if done.returncode else [name for name, job_id in jobs.items() if str(job_id) not in known]
+
+
+def _sbatch(options: Sequence[str], script: str, profile: Profile) -> str:
+    """What sbatch says of a script. Raises RequestError."""
     where = f"profile {profile.name}"
     try:
-        done = subprocess.run(["sbatch", "--parsable"], input=script, capture_output=True, text=True, timeout=SBATCH_S, check=False)
+        done = subprocess.run(["sbatch", *options], input=script, capture_output=True, text=True, timeout=SBATCH_S, check=False)
     except FileNotFoundError as error:
         fix = "run this on a machine of the cluster from which jobs are submitted"
         raise RequestError(Problem(what="there is no sbatch here", where="PATH", why="SLURM's commands are not found", fix=fix)) from error
@@ -171,8 +193,7 @@ def submit(profile: Profile, argv: Sequence[str], *, here: bool, requeue: bool, 
         said = " ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in done.stderr.strip().splitlines())
         fix = "mend the profile in clusters.yaml"
         raise RequestError(Problem(what="sbatch refuses the job", where=where, why=said or f"status {done.returncode}", fix=fix))
-    job_id = done.stdout.strip().partition(";")[0]
-    return Submitted(job_id=job_id, log=log_folder.absolute() / f"{CLIENT}-{job_id}.log")
+    return done.stdout.strip()
 
 
 def submit_script(profile: Profile, argv: Sequence[str], *, here: bool, requeue: bool, log_folder: Path) -> str:

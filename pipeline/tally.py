@@ -9,8 +9,6 @@ from typing import Any
 
 from pipeline.show import duration
 
-WORKS_S = 120.0  # a worker that reported so recently counts as one
-
 Event = Mapping[str, Any]  # a line of the record, see docs/formats.md
 
 
@@ -41,7 +39,7 @@ class Tally:
     left_s: float | None = None
     n_rows: int = 0
     n_deaths: int = 0
-    seen_s: dict[str, float] = field(default_factory=dict)  # per worker
+    n_workers: int = 1
 
     def add(self, event: Event) -> None:
         self.now_s = event["at_s"]
@@ -49,7 +47,7 @@ class Tally:
             self.began_s, self.on, self.host, self.pid = self.now_s, event["on"], event["host"], event["pid"]
             self.stages = {name: Stage(n_all=n_all) for name, n_all in event["to_do"].items()}
         elif event["event"] == "workers":
-            self.dashboard = event["dashboard"]
+            self.dashboard, self.n_workers = event["dashboard"], event["n_workers"]
         elif event["event"] == "job":
             self._add_job(event)
         elif event["event"] == "death":
@@ -63,7 +61,7 @@ class Tally:
         stage.n_done += fates["done"] + fates["found"]
         stage.n_failed += fates["failed"] + fates["killed"] + fates["passing"]
         self.n_rows += event["rows"]
-        self.left_s, self.seen_s[event["where"]] = event["left_s"], self.now_s
+        self.left_s = event["left_s"]
         self.last = f"{event['stage']}: {', '.join(event['fates'])}"
 
     @property
@@ -81,8 +79,7 @@ class Tally:
     def pace_in_words(self) -> str:
         """How fast, by how many workers, how long still."""
         seconds = max(self.now_s - self.began_s, 1e-3)
-        n_workers = sum(self.now_s - seen_s < WORKS_S for seen_s in self.seen_s.values())
-        words = [f"{self.n_rows / seconds:.0f} rows/s", f"{n_workers} working"]
+        words = [f"{self.n_rows / seconds:.0f} rows/s", f"{self.n_workers} worker{'s' * (self.n_workers != 1)}"]
         words += [f"{self.n_failed} failed"] if self.n_failed else []
         words += [f"{self.n_deaths} died"] if self.n_deaths else []
         words += [f"about {duration(self.left_s)} left"] if self.left_s is not None and not self.ended else []

@@ -126,9 +126,9 @@ def test_no_import_cycle() -> None:
 @pytest.mark.parametrize(
     ("package", "allowed"),
     [
-        ("dask", {"pipeline.clusters", "pipeline.slurm"}),
-        ("distributed", {"pipeline.clusters", "pipeline.slurm"}),
-        ("dask_jobqueue", {"pipeline.clusters", "pipeline.slurm"}),
+        ("dask", {"pipeline.clusters"}),
+        ("distributed", {"pipeline.clusters", "pipeline.dask_pool", "pipeline.slurm_cluster"}),
+        ("dask_jobqueue", {"pipeline.slurm", "pipeline.slurm_cluster"}),
         ("pydantic", {"pipeline.params"}),
     ],
 )
