@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +71,9 @@ class Record:
     def died(self, pack: Pack, why: str) -> None:
         trials = [item.trial for job in pack.jobs for item in job.items]
         self._write(event="death", pack=pack.number, stage=pack.jobs[0].stage, trials=trials, why=why)
+
+    def lost(self, n_tracks: Mapping[str, int]) -> None:
+        self._write(event="lost", tracks=n_tracks)
 
     def _write(self, **event: Any) -> None:
         event = {"at_s": round(time.time(), 3), **event}

@@ -175,6 +175,8 @@ def test_what_reads_a_lost_artifact_is_lost_too(board: Boards) -> None:
     some.done(the(plan, "timeline", "000"), 10)
     assert sorted(told([*take(some), *take(some), *take(some)])) == ["centred 001", "logmel 001"]
     assert some.n_open == 2
+    assert some.lately_lost() == [(stage, the(plan, stage, "000").key) for stage in ("audio", "logmel", "centred")]
+    assert some.lately_lost() == []
     assert some.lost == {(stage, the(plan, stage, "000").key) for stage in ("audio", "logmel", "centred")}
 
 

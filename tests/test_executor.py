@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -40,6 +41,7 @@ class Told:
     packs: list[tuple[Pack, PackReport]] = field(default_factory=list)
     left_s: list[float | None] = field(default_factory=list)
     deaths: list[str] = field(default_factory=list)
+    n_lost: Counter[str] = field(default_factory=Counter)
 
     def finished(self, pack: Pack, report: PackReport, left_s: float | None) -> None:
         self.packs.append((pack, report))
@@ -47,6 +49,9 @@ class Told:
 
     def died(self, pack: Pack, why: str) -> None:
         self.deaths += [f"{job.stage} {job.items[0].trial}: {why}" for job in pack.jobs]
+
+    def lost(self, n_tracks: Mapping[str, int]) -> None:
+        self.n_lost.update(n_tracks)
 
     def fates(self, stage: str, trial: str) -> list[Fate]:
         reports = [one for pack, report in self.packs for one in report.reports if one.stage == stage]
@@ -81,6 +86,7 @@ def test_all_is_computed_and_told(desk: Desk) -> None:
     assert told.left_s[-1] == 0.0
     assert told.left_s[-2] is not None
     assert told.left_s[-2] > 0.0
+    assert told.n_lost == {}
 
 
 def test_what_was_computed_is_remembered(desk: Desk) -> None:
@@ -107,6 +113,7 @@ def test_what_fails_three_times_is_a_failure_of_this_run(desk: Desk, trouble: Ca
     ran = run(bench, told)
     assert told.fates("level", "207") == [Fate.TRANSIENT] * 3
     assert ran.computed == ALL | {"level": 1}
+    assert told.n_lost == {"level": 1}
     (failure,) = ran.failures.values()
     assert (failure.trial, failure.stage, failure.problem.why) == ("207", "level", "[Errno 5] Input/output error")
     assert list(bench.cache.failures()) == []
@@ -131,6 +138,7 @@ def test_what_would_fail_again_is_recorded(desk: Desk, trouble: Callable[..., No
     bench, told = bench_of(desk), Told()
     ran = run(bench, told)
     assert len(told.fates("level", "207")) == 1
+    assert told.n_lost == {"level": 1}
     assert ran.computed == ALL | {"level": 1}
     (key,) = (key for _, key in ran.failures)
     assert bench.cache.state("level", key) is (State.FAILED if recorded else State.MISSING)
@@ -217,6 +225,7 @@ def test_whoever_dies_before_it_begins_does_not_go_on_for_ever(desk: Desk) -> No
     ran = run(bench, told, pool)
     assert ran.computed == {"level": 1}
     assert told.deaths == ["level 207: 4 workers died of it"] * MAX_DEATHS
+    assert told.n_lost == {"level": 1}
     (failure,) = ran.failures.values()
     assert str(failure.problem) == (
         "207.mp4: its worker died before it began with 'level': 4 workers died of it; see what the workers said, then run again"
@@ -232,3 +241,13 @@ def test_those_that_waited_beside_one_that_died_are_done_alone(desk: Desk) -> No
     assert run(bench, told, pool).computed == {"level": 2}
     assert pool.sizes == [2, 1, 1]
     assert len(told.deaths) == 2
+
+
+def test_what_needs_a_lost_track_is_lost_with_it(desk: Desk) -> None:
+    """It has no failure of its own, and is counted."""
+    (desk.videos / "broken.mp4").write_bytes(b"not a video")
+    told = Told()
+    ran = run(bench_of(desk), told)
+    assert ran.computed == ALL
+    assert {(failure.stage, failure.trial) for failure in ran.failures.values()} == {("timeline", "broken"), ("audio", "broken")}
+    assert told.n_lost == {"timeline": 1, "audio": 1, "level": 1}

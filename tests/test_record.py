@@ -157,8 +157,6 @@ def test_a_full_disk_is_one_error_from_the_first_line_to_the_last(bench: Bench, 
     assert capfd.readouterr() == ("", ""), "nothing was left to be written when nobody was looking"
     empty = [path for path in bench.record.parent.glob("*.jsonl") if not path.stat().st_size]
     assert empty == [bench.record], "a record of a run that never began"
-        bench.record
-    ], "no run began"
 
 
 def test_after_a_full_disk_the_record_can_still_be_read(bench: Bench) -> None:
