@@ -32,10 +32,10 @@ def test_what_is_known(text: str, place: Place) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    (
+    [
         *("", "Inline", "inline:2", "somewhere", " local", "slurm:", "ucx://host:1", "http://host:1"),
         *("tcp://host", "tcp://:8786", "tcp://host:", "tcp://host:x", "tcp://a b:1", "tcp://host:8786/", "tcp://host:123456"),
-    ),
+    ],
 )
 def test_what_is_not(text: str) -> None:
     said = f"--on: cannot work on {text!r}; known: {KNOWN}"
