@@ -185,7 +185,10 @@ class _Execution:
 
 
 def make_job(plan: Plan, cache: Cache, tasks: Sequence[Task], *, device: str, code: str, lost: Container[Artifact] = ()) -> Job:
-    """The job of a stage's tasks of one source. code: see `Job`; lost: artifacts that will not be there."""
+    """The job of a stage's tasks of one source. Its paths are absolute: a worker may have another working folder.
+
+    code: see `Job`; lost: artifacts that will not be there.
+    """
     stage = tasks[0].stage
     return Job(
         stage=stage.name,
@@ -193,10 +196,10 @@ def make_job(plan: Plan, cache: Cache, tasks: Sequence[Task], *, device: str, co
         params=stage.params,
         kind=stage.yields,
         precision=stage.precision,
-        weights=plan.weights.get(stage.name),
+        weights=weights.absolute() if (weights := plan.weights.get(stage.name)) else None,
         remote=stage.remote,
         root=stage.root,
-        source=tasks[0].trial.source.path,
+        source=tasks[0].trial.source.path.absolute(),
         source_state=tasks[0].trial.source.state,
         items=tuple(_item(plan, cache, task, lost) for task in tasks),
         identities={task.key: plan.identity(stage, task.index) for task in tasks},
@@ -211,8 +214,8 @@ def _item(plan: Plan, cache: Cache, task: Task, lost: Container[Artifact]) -> It
         key=task.key,
         trial=task.trial.name,
         person=task.person,
-        inputs=tuple(cache.path(*artifact) for artifact in inputs_of(task)),
-        target=cache.path(task.stage.name, task.key),
-        found_in=tuple(cache.path(*artifact) for artifact in task.found_in if artifact not in lost),
+        inputs=tuple(cache.path(*artifact).absolute() for artifact in inputs_of(task)),
+        target=cache.path(task.stage.name, task.key).absolute(),
+        found_in=tuple(cache.path(*artifact).absolute() for artifact in task.found_in if artifact not in lost),
         over=plan.states[task.stage.name][task.key] is State.DONE,
     )

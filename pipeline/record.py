@@ -34,7 +34,7 @@ class Record:
     def __init__(self, cache: Path, plan: Plan, *, on: str, told: Callable[[Event], None]) -> None:
         self._plan, self._on, self._told = plan, on, told
         time_utc = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%fZ")
-        self.path = cache / FOLDER / f"{time_utc}-{socket.gethostname()}-{os.getpid()}.jsonl"
+        self.path = cache.absolute() / FOLDER / f"{time_utc}-{socket.gethostname()}-{os.getpid()}.jsonl"
 
     def __enter__(self) -> Record:
         """Raises what `publish.writing_to` does."""
