@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +37,10 @@ class Listener(Protocol):
         ...
 
     def died(self, pack: Pack, why: str) -> None: ...
+
+    def lost(self, n_tracks: Mapping[str, int]) -> None:
+        """Per stage how many tracks there will not be: they failed, or what they need did."""
+        ...
 
 
 @dataclass(slots=True)
@@ -79,6 +84,8 @@ class _Execution:
                     time.sleep(min(self.board.next_s, LOOK_EVERY_S))
                 elif ended := self.pool.next(min(self.board.next_s or LOOK_EVERY_S, LOOK_EVERY_S)):
                     self._ended(*ended)
+                    if lost := self.board.lately_lost():
+                        self.listener.lost(Counter(stage for stage, _ in lost))
                 if time.monotonic() - saved_s > SAVE_EVERY_S:
                     self.cache.save()
                     saved_s = time.monotonic()

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from pipeline import claims
 from pipeline.cache import read_seal
-from pipeline.errors import Problem, RequestError
+from pipeline.errors import PassingError, Problem, RequestError
 from pipeline.fates import Fate, diagnosed
+from pipeline.publish import writing_to
 from pipeline.stages import Item
 from pipeline.worker import Job, Outcome, Report, Worker
 
@@ -79,7 +80,9 @@ class Hand:
             for item in job.items:
                 settled = _settled(item, job, run)
                 outcomes.append(settled) if settled else mine.append(item)
-        except OSError as error:
+        except (OSError, PassingError) as error:
+            for item in mine:
+                claims.release(claims.claim_path(item.target))
             fate, problem = diagnosed(error, use=job.use, where=job.source.name)
             return _report(job, [Outcome(key=item.key, trial=item.trial, fate=fate, problem=problem) for item in job.items])
         if not mine:
@@ -90,10 +93,11 @@ class Hand:
 
 
 def _settled(item: Item, job: Job, run: str) -> Outcome | None:
-    """None where it is now this process's to compute. Raises OSError where the cache cannot be written."""
+    """None where it is now this process's to compute. Raises OSError and PassingError where the cache cannot be read or written."""
     if not item.over and item.target.exists() and (sealed := read_seal(item.target, item.key)):
         return Outcome(key=item.key, trial=item.trial, fate=Fate.FOUND, sealed=sealed)
-    claim = claims.take(claims.claim_path(item.target), run)
+    with writing_to(item.target):
+        claim = claims.take(claims.claim_path(item.target), run)
     if not claims.is_ours(claim):
         return Outcome(key=item.key, trial=item.trial, fate=Fate.ELSEWHERE)
     if claim.deaths < MAX_DEATHS:

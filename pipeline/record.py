@@ -3,20 +3,22 @@ the run goes."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pipeline import claims
-from pipeline.errors import FullError, Problem, RequestError
+from pipeline.errors import PassingError, Problem, RequestError
 from pipeline.packs import Pack, PackReport, stop_path
 from pipeline.plan import Plan
+from pipeline.publish import writing_to
 from pipeline.tally import Event, Tally
 from pipeline.worker import Job, Report
 
@@ -35,27 +37,28 @@ class Record:
         self.path = cache.absolute() / FOLDER / f"{time_utc}-{socket.gethostname()}-{os.getpid()}.jsonl"
 
     def __enter__(self) -> Record:
-        """Raises FullError where it cannot be written."""
-        try:
+        """Raises what `publish.writing_to` does."""
+        with writing_to(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("x", encoding="utf-8")
-        except OSError as error:
-            raise _cannot_be_written(self.path, error) from error
+            self._file = self.path.open("xb", buffering=0)
         to_do = {stage.name: len(tasks) for stage in self._plan.config.stages if (tasks := self._plan.tasks_of(stage.name))}
         trials = len(self._plan.trials)
-        self._write(event="start", on=self._on, host=socket.gethostname(), pid=os.getpid(), trials=trials, to_do=to_do)
+        try:
+            self._write(event="start", on=self._on, host=socket.gethostname(), pid=os.getpid(), trials=trials, to_do=to_do)
+        except PassingError:
+            self._file.close()
+            self.path.unlink()  # who watches a run that never says anything waits for ever
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._file:
+        # On a full disk, say, an error that is on its way tells more.
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(PassingError), writing_to(self.path), self._file:
             if kind is None:
                 self._write(event="end", how="done", why="")
-                return
-            try:
+            else:
                 stop_path(self.path).touch()
                 self._write(event="end", how="stopped", why=str(error) or kind.__name__)
-            except (OSError, FullError):
-                return  # the disk is full, perhaps: the error that is on its way tells more
 
     def workers(self, dashboard: str, n_workers: int) -> None:
         """There are so many now."""
@@ -69,14 +72,25 @@ class Record:
         trials = [item.trial for job in pack.jobs for item in job.items]
         self._write(event="death", pack=pack.number, stage=pack.jobs[0].stage, trials=trials, why=why)
 
+    def lost(self, n_tracks: Mapping[str, int]) -> None:
+        self._write(event="lost", tracks=n_tracks)
+
     def _write(self, **event: Any) -> None:
         event = {"at_s": round(time.time(), 3), **event}
-        try:
-            self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise _cannot_be_written(self.path, error) from error
+        with writing_to(self.path):
+            self._append(json.dumps(event, separators=(",", ":")).encode() + b"\n")
         self._told(event)
+
+    def _append(self, line: bytes) -> None:
+        """The whole line or nothing: half of one would spoil the next."""
+        start = self._file.tell()
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError:
+            self._file.seek(start)
+            self._file.truncate()
+            raise
 
 
 def _story(job: Job, report: Report) -> dict[str, Any]:
@@ -91,11 +105,6 @@ def _story(job: Job, report: Report) -> dict[str, Any]:
         "rows": sum(seal["n_rows"] for _, seal in sealed),
         "bytes": sum(state[0] for state, _ in sealed),
     }
-
-
-def _cannot_be_written(path: Path, error: OSError) -> FullError:
-    fix = "make room or mend the permissions there, then run again"
-    return FullError(Problem(what="cannot be written", where=str(path), why=error.strerror or str(error), fix=fix))
 
 
 def newest(cache: Path) -> Path:

