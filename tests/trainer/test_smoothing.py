@@ -32,7 +32,7 @@ def everywhere(n: int) -> np.ndarray:
 @unhurried
 @given(n=st.integers(1, 60), width=st.integers(1, 90), seed=st.integers(0, 2**31))
 def test_the_kernels_are_scipys(n: int, width: int, seed: int) -> None:
-    """Also windows longer than the trial, and even ones; of two in the middle scipy's median takes the upper, so it is asked for odd ones."""
+    """Also windows longer than the trial, and even ones. scipy's median takes the upper of two in the middle, so odd ones there."""
     values = np.random.default_rng(seed).normal(size=(n, 2))
     mean = ndimage.uniform_filter1d(values, width, axis=0, mode="nearest")
     np.testing.assert_allclose(smooth(values, everywhere(n), smoothing("mean", width)), mean, atol=1e-11)  # theirs is a running sum
