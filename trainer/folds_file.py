@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def read_folds(path: Path, index: Index, *, subjects: Mapping[str, str] | None =
         problems.append(_problem(path, f"does not fit the store: {named(unmentioned)}", why, fix))
     if problems:
         raise TrainerError(problems)
-    check_groups(folds.folds, group_trials(index.trials, index.source, subjects))
+    with _named_file(path):
+        check_groups(folds.folds, group_trials(index.trials, index.source, subjects))
     return folds
 
 
@@ -57,10 +59,18 @@ def _parsed(said: Any, path: Path) -> Folds:
     if not isinstance(said, dict) or said.get("format") != FORMAT or said.get("format_version") != FORMAT_VERSION:
         raise TrainerError(_problem(path, "is no file of folds", f"expected format {FORMAT!r}, version {FORMAT_VERSION}", _FIX))
     try:
-        folds = tuple(Fold(train=_names(fold["train"]), validation=_names(fold["validation"])) for fold in said["folds"])
-        return Folds(scheme=Scheme(**said.get("scheme", {})), folds=folds, left_out=_names(said.get("left_out", [])))
+        with _named_file(path):
+            folds = tuple(Fold(train=_names(fold["train"]), validation=_names(fold["validation"])) for fold in said["folds"])
+            return Folds(scheme=Scheme(**said.get("scheme", {})), folds=folds, left_out=_names(said.get("left_out", [])))
     except (KeyError, TypeError) as error:
         raise TrainerError(_problem(path, "is no whole file of folds", f"{type(error).__name__}: {error}", _FIX)) from error
+
+
+@contextlib.contextmanager
+def _named_file(path: Path) -> Iterator[None]:
+    """What is wrong with folds is wrong with the file that they are from."""
+    try:
+        yield
     except TrainerError as error:
         raise TrainerError([_problem(path, problem.what, problem.why, problem.fix) for problem in error.problems]) from error
 

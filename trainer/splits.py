@@ -17,7 +17,7 @@ from pipeline.store import Index
 from trainer.arrays import Float64
 from trainer.errors import Problem, TrainerError, named
 from trainer.groups import group_trials
-from trainer.strata import label_counts
+from trainer.labels import label_counts
 
 WHERE = "folds"
 

@@ -1,4 +1,4 @@
-"""How the labels of a task are distributed within each trial, so that folds can be made alike."""
+"""The labels of a store: which trials have them, which rows they are, and how they are distributed, so that folds can be made alike."""
 
 from __future__ import annotations
 
@@ -30,6 +30,13 @@ def label_rows(index: Index, labels: Labels, trials: Sequence[str]) -> list[slic
     return [slice(int(offsets[number[trial]]), int(offsets[number[trial] + 1])) for trial in trials]
 
 
+def labelled_trials(index: Index, task: str) -> tuple[str, ...]:
+    """Those with a valid label of the task. Raises TrainerError where the store has no such task."""
+    labels = labels_of(index, task)
+    rows = label_rows(index, labels, index.trials)
+    return tuple(trial for trial, part in zip(index.trials, rows, strict=True) if labels.valid[part].any())
+
+
 def label_counts(index: Index, task: str, trials: Sequence[str]) -> Float64:
     """(V, B): valid label rows of each trial in each bin. Raises TrainerError where the store has no such task.
 
@@ -50,7 +57,7 @@ def label_counts(index: Index, task: str, trials: Sequence[str]) -> Float64:
 def _edges(task: Task, values: Floats) -> Float64:
     """Where the bins after the first begin."""
     if task.metric is Metric.MACRO_F1:
-        return np.arange(1, len(task.columns)) - 0.5
+        return np.arange(0.5, len(task.columns) - 1)
     if task.metric is Metric.BINARY_F1:
         return np.array([0.5])
     if not len(values):
