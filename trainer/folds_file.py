@@ -26,7 +26,7 @@ def write_folds(path: Path, folds: Folds) -> None:
 
 
 def read_folds(path: Path, index: Index, *, subjects: Mapping[str, str] | None = None) -> Folds:
-    """Raises TrainerError where it is no such file, does not fit the store's trials, or parts trials of one source or subject."""
+    """Raises TrainerError where it is no such file, does not fit the store's trials, or parts trials of one source or named subject."""
     folds = _parsed(_read_json(path), path)
     mentioned = {trial for fold in folds.folds for trial in (*fold.train, *fold.validation)} | set(folds.left_out)
     problems = []
@@ -40,7 +40,7 @@ def read_folds(path: Path, index: Index, *, subjects: Mapping[str, str] | None =
     if problems:
         raise TrainerError(problems)
     with _named_file(path):
-        check_groups(folds.folds, group_trials(index.trials, index.source, subjects))
+        check_groups(folds.folds, group_trials(index.trials, index.source, subjects, by_name=False))
     return folds
 
 

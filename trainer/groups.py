@@ -25,15 +25,18 @@ def subject_of(trial: str) -> str:
     return part[1] if part else name
 
 
-def group_trials(trials: Sequence[str], sources: Sequence[str], subjects: Mapping[str, str] | None = None) -> tuple[tuple[str, ...], ...]:
+def group_trials(
+    trials: Sequence[str], sources: Sequence[str], subjects: Mapping[str, str] | None = None, *, by_name: bool = True
+) -> tuple[tuple[str, ...], ...]:
     """Groups of trials that must not be parted, each in order of names, and in order of their first names.
 
     sources: of each trial its source's digest: a copy of a video under another name is the same source. subjects: of a trial its
-    subject; those that it does not name have the subject that `subject_of` tells. What is together by either is together, and what is
-    together with the same trial.
+    subject; those that it does not name have, by_name, the subject that `subject_of` tells, else are their own. What is together by
+    either is together, and what is together with the same trial.
     """
     subjects = subjects or {}
-    known = [("named", subjects[trial]) if trial in subjects else ("by rule", subject_of(trial)) for trial in trials]
+    rest = {trial: subject_of(trial) if by_name else trial for trial in trials if trial not in subjects}
+    known = [("by rule", rest[trial]) if trial in rest else ("named", subjects[trial]) for trial in trials]
     leader = {trial: trial for trial in trials}
 
     def find(trial: str) -> str:

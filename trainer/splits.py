@@ -76,7 +76,7 @@ def make_folds(index: Index, scheme: Scheme, *, trials: Sequence[str] | None = N
     """trials: which to split; those whose split is not `test` where left out. subjects: see `group_trials`.
 
     Raises TrainerError for a split that cannot be made: no official one where it is asked for, fewer groups than folds, an official
-    split that parts a group.
+    split that parts a source or a named subject. (What names alone tell is a guess on the safe side, and no reason to refuse that.)
     """
     source, split = dict(zip(index.trials, index.source, strict=True)), dict(zip(index.trials, index.split, strict=True))
     chosen = sorted(trials if trials is not None else (trial for trial in index.trials if split[trial] != "test"))
@@ -86,14 +86,15 @@ def make_folds(index: Index, scheme: Scheme, *, trials: Sequence[str] | None = N
     if not chosen:
         raise TrainerError(_problem("there is no trial to split", "all are of the test split, or none was given", "give labelled trials"))
     groups = group_trials(chosen, [source[trial] for trial in chosen], subjects)
+    facts = group_trials(chosen, [source[trial] for trial in chosen], subjects, by_name=False)
     left_out = tuple(sorted(set(index.trials) - set(chosen)))
     folds: Sequence[Fold]
     if scheme.n_folds is None:
-        folds = [_official(chosen, split, groups)]
+        folds = [_official(chosen, split, facts)]
         left_out = tuple(sorted(set(index.trials) - {*folds[0].train, *folds[0].validation}))
     elif scheme.official_first:
-        official = _official(chosen, split, groups, every=True)
-        inside = [group for group in groups if set(group) <= set(official.train)]
+        official = _official(chosen, split, facts, every=True)
+        inside = [part for group in groups if (part := tuple(trial for trial in group if split[trial] == "train"))]
         folds = _as_folds([official.validation, *_parts(index, scheme, inside, scheme.n_folds - 1)])
     else:
         folds = _as_folds(_parts(index, scheme, groups, scheme.n_folds))

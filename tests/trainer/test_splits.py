@@ -241,6 +241,18 @@ def test_an_official_split_that_parts_a_source(index_of: MakeIndex) -> None:
         make_folds(official(index_of, source={"t1": "one", "v2": "one"}), Scheme())
 
 
+def test_names_alone_do_not_refuse_an_official_split(index_of: MakeIndex, tmp_path: Path) -> None:
+    """They keep trials together in folds of our making, but theirs is as it is."""
+    split = {"video1_1": "train", "video1_2": "train", "video1_3": "validation", "a": "train", "b": "train", "c": "train"}
+    index = index_of(dict.fromkeys(split, 10), split=split)
+    for scheme in (Scheme(), Scheme(n_folds=3, official_first=True)):
+        folds = make_folds(index, scheme)
+        assert folds.folds[0].validation == ("video1_3",)
+        write_folds(tmp_path / "folds.json", folds)
+        assert read_folds(tmp_path / "folds.json", index) == folds
+    assert folds.fold_of["video1_1"] == folds.fold_of["video1_2"]
+
+
 def test_a_file_of_folds_is_read_as_it_was_written(index_of: MakeIndex, tmp_path: Path) -> None:
     index = official(index_of)
     for scheme in (Scheme(), Scheme(n_folds=4, seed=3), Scheme(n_folds=3, official_first=True)):
