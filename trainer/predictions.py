@@ -56,15 +56,21 @@ class Predictions:
         if self.thresholds is not None:
             self._require(self.thresholds.shape == (v, d), f"thresholds ({v}, {d})", self.thresholds.shape)
             self._require(bool(np.isfinite(self.thresholds).all()), "finite thresholds", "others")
-        within = np.delete(np.diff(self.times_s), self.offsets[(self.offsets > 0) & (self.offsets < n)] - 1)
-        ascending = bool(np.isfinite(self.times_s).all() and np.all(within >= 0))
-        self._require(ascending, "finite times that never step back within a trial", "others")
+        self._require(self._never_steps_back(), "finite times, and times and frames that never step back within a trial", "others")
         bad = np.flatnonzero(self.valid & ~np.isfinite(self.values).all(axis=1))
         if len(bad):
             trial = int(np.searchsorted(self.offsets, bad[0], side="right")) - 1
             where = f"predictions of {self.task!r}, trial {self.trials[trial]}, row {int(bad[0] - self.offsets[trial])}"
             why, fix = f"{len(bad)} of {n} rows have a value that is not finite", "lower the learning rate, or look at the features there"
             raise TrainerError(Problem(what="predicts no number", where=where, why=why, fix=fix))
+
+    def _never_steps_back(self) -> bool:
+        """A frame of -1 is past the end, and so are the rows after it."""
+        borders = self.offsets[(self.offsets > 0) & (self.offsets < len(self.values))] - 1
+        steps_s = np.delete(np.diff(self.times_s), borders)
+        before, after = (np.delete(part, borders) for part in (self.frame[:-1], self.frame[1:]))
+        frames = (after < 0) | ((before >= 0) & (after >= before))
+        return bool(np.isfinite(self.times_s).all() and np.all(steps_s >= 0) and np.all(frames))
 
     def _require(self, holds: bool, expected: str, got: object) -> None:
         if not holds:

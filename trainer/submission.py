@@ -15,7 +15,7 @@ from pipeline.store import publish_text
 from trainer.arrays import Bool, Float64, Int64
 from trainer.decisions import decide
 from trainer.errors import Problem, TrainerError, named
-from trainer.filling import nearest
+from trainer.filling import OWN, numbers, rows_of_frames
 from trainer.predictions import Predictions
 from trainer.tasks import Metric
 from trainer.template import Template, read_template
@@ -53,7 +53,7 @@ def write_submission(template: Path, predictions: Sequence[Predictions], target:
     """Row for row the template's rows. predictions: one for each task that its header wants.
 
     Raises TrainerError, with everything that is missing, for a bad template, a task or a trial that is not predicted, a trial without a
-    valid prediction, and other columns than the header wants.
+    valid prediction, and other columns than the header wants; the pipeline's PassingError where the disk is full.
     """
     form = read_template(template)
     chosen = _chosen(form, predictions)
@@ -95,7 +95,7 @@ def write_label_files(predictions: Predictions, trials: Sequence[str], folder: P
     n_rows, n_clipped, farthest_s = 0, 0, 0.0
     filled: dict[str, int] = {}
     for trial in trials:
-        frames = np.arange(_numbers(predictions.frame[predictions.slice_of(trial)]).max() + 1)
+        frames = np.arange(numbers(predictions.frame[predictions.slice_of(trial)]).max() + 1)
         part = _part(predictions, predictions.columns, trial, frames)
         publish_text(folder / f"{trial}.txt", "\n".join([",".join(predictions.columns), *part.texts]) + "\n")
         if part.filled.any():
@@ -109,6 +109,9 @@ def write_label_files(predictions: Predictions, trials: Sequence[str], folder: P
 def _chosen(form: Template, predictions: Sequence[Predictions]) -> list[tuple[Predictions, tuple[str, ...]]]:
     """Of each task the predictions, and their columns in the header's order."""
     by_task = {one.task: one for one in predictions}
+    if len(by_task) < len(predictions):
+        tasks = [one.task for one in predictions]
+        raise TrainerError(_problem("predictions", "are of the same task", f"given are {', '.join(tasks)}", "join or average them first"))
     if not form.wants:
         if len(predictions) != 1:
             why = f"its header names no columns, and {len(predictions)} tasks are predicted"
@@ -156,11 +159,15 @@ def _check_trials(trials: Sequence[str], where: str, predictions: Sequence[Predi
 
 def _part(predictions: Predictions, columns: Sequence[str], trial: str, frames: Int64) -> _Part:
     mine = predictions.slice_of(trial)
-    rows, away_s = _rows_of(predictions, mine, frames)
+    valid = predictions.valid[mine]
+    if predictions.per_trial:
+        rows, away_s = np.zeros(len(frames), np.int64), np.full(len(frames), OWN)
+    else:
+        rows, away_s = rows_of_frames(frames, predictions.frame[mine], predictions.times_s[mine], valid)
     task = predictions.judged_as
     values = predictions.values[mine][rows].astype(np.float64)
     order = [predictions.columns.index(column) for column in columns]
-    filled = away_s >= 0
+    filled = away_s != OWN
     away_s = np.where(filled, away_s, 0.0)
     if task.metric is Metric.MACRO_F1:
         decided = decide(task, values)[:, 0].astype(int)
@@ -173,42 +180,6 @@ def _part(predictions: Predictions, columns: Sequence[str], trial: str, frames: 
     legal = np.clip(values, task.low, task.high)
     texts = [",".join(f"{value:.6f}" for value in row) for row in legal[:, order].tolist()]
     return _Part(texts=texts, filled=filled, away_s=away_s, clipped=np.asarray((legal != values).any(axis=1)))
-
-
-def _rows_of(predictions: Predictions, mine: slice, frames: Int64) -> tuple[Int64, Float64]:
-    """Of each frame the row that is taken, and how far away in time it is where it is another frame's; -1 where it is the frame's own.
-
-    Of several rows of one frame (a rate above the video's) the first valid one is taken. Of a frame without a row (a rate below) the
-    time follows from its neighbours'.
-    """
-    valid, times_s = predictions.valid[mine], predictions.times_s[mine]
-    kept = np.flatnonzero(valid)
-    if predictions.per_trial:
-        return np.repeat(kept[:1], len(frames)), np.full(len(frames), -1.0)
-    number = _numbers(predictions.frame[mine])
-    at = np.minimum(np.searchsorted(number[kept], frames), len(kept) - 1)
-    own = number[kept[at]] == frames
-    wanted_s = _times_of(frames, number, times_s)
-    near = kept[nearest(times_s[kept], wanted_s)]
-    rows = np.where(own, kept[at], near).astype(np.int64)
-    return rows, np.where(own, -1.0, np.abs(times_s[rows] - wanted_s))
-
-
-def _numbers(frame: Int64) -> Int64:
-    """A labelled row past the video's end (-1 in a store) counts on from the last frame."""
-    past = frame < 0
-    last = int(frame.max(initial=-1))
-    return np.where(past, last + np.cumsum(past), frame)
-
-
-def _times_of(frames: Int64, number: Int64, times_s: Float64) -> Float64:
-    """By the rows' times, straight on past both ends."""
-    known, first = np.unique(number, return_index=True)
-    known_s = times_s[first]
-    span = known[-1] - known[0]
-    step_s = (known_s[-1] - known_s[0]) / span if span else 0.0
-    inside = np.interp(frames, known, known_s)
-    return np.asarray(inside + step_s * (np.minimum(frames - known[0], 0) + np.maximum(frames - known[-1], 0)))
 
 
 def _problem(where: str, what: str, why: str, fix: str) -> Problem:

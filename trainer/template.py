@@ -48,9 +48,7 @@ def read_template(path: Path) -> Template:
     cells = [cell.strip() for cell in lines[0].rstrip(", \t").split(",")]
     wants = _wants(cells)
     if wants is None:
-        why = (
-            f"found {lines[0][:60]!r}, expected one that begins with image_location, image or Filename, and goes on with columns of a task"
-        )
+        why = f"found {lines[0][:60]!r}, expected image_location, image or Filename, and then the columns of a task"
         raise _bad(path, 1, "has an unknown header", why, "take the organisers' template, or the header of its challenge")
     by_clip = _normal(cells[0]) == "filename"
     names = tuple(line.partition(",")[0].strip() for line in lines[1:])

@@ -53,3 +53,10 @@ def make_index(
 @pytest.fixture(scope="session")
 def index_of() -> MakeIndex:
     return make_index
+
+
+@pytest.fixture(scope="session")
+def official() -> MakeIndex:
+    """t0 to t7 are for training, v0 to v2 for validation, x0 and x1 for the test."""
+    split = {f"t{i}": "train" for i in range(8)} | {f"v{i}": "validation" for i in range(3)} | {f"x{i}": "test" for i in range(2)}
+    return lambda **more: make_index(dict.fromkeys(split, 10), split=split, **more)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -16,46 +15,12 @@ from hypothesis import strategies as st
 from pipeline.store import Index
 from trainer.errors import TrainerError
 from trainer.folds_file import read_folds, write_folds
-from trainer.groups import group_trials, read_subjects, subject_of
+from trainer.groups import group_trials, subject_of
 from trainer.labels import label_counts, labelled_trials
 from trainer.splits import Fold, Folds, Scheme, check_groups, make_folds
 
 unhurried = settings(deadline=None)  # a busy machine is no failure
 MakeIndex = Callable[..., Index]
-
-
-@pytest.mark.parametrize(
-    ("trial", "subject"),
-    [
-        ("106", "106"),
-        ("106-30-720x1280", "106-30-720x1280"),  # not 106, of whose name it has the beginning
-        ("10-60-1280x720", "10-60-1280x720"),
-        ("10-60-1280x720-2", "10-60-1280x720"),
-        ("10-60-1280x720_right", "10-60-1280x720"),
-        ("122-60-1920x1080-5_left", "122-60-1920x1080"),
-        ("video45", "video45"),
-        ("video45_3", "video45"),
-        ("video4", "video4"),
-        ("video5_left", "video5"),
-        ("video86_1_right", "video86"),
-        ("my_leftovers", "my_leftovers"),
-        ("clip_7", "clip_7"),  # not a name of theirs
-        ("00123", "00123"),
-    ],
-)
-def test_subjects_by_name(trial: str, subject: str) -> None:
-    assert subject_of(trial) == subject
-
-
-def test_groups_are_joined_through_each_other() -> None:
-    """A copy of one trial's video under another name brings that name's whole subject along."""
-    trials = ["video1_2", "b", "video1_1", "a", "c"]
-    sources = ["x", "y", "z", "x", "w"]  # a shows what video1_2 shows
-    assert group_trials(trials, sources) == (("a", "video1_1", "video1_2"), ("b",), ("c",))
-    assert group_trials(trials, sources, {"c": "anna", "b": "anna"}) == (("a", "video1_1", "video1_2"), ("b", "c"))
-    apart = {"video1_1": "one", "video1_2": "two"}  # the file of subjects has the say over names, but not over sources
-    assert group_trials(trials, sources, apart) == (("a", "video1_2"), ("b",), ("c",), ("video1_1",))
-    assert group_trials(["106", "z"], ["x", "y"], {"z": "106"}) == (("106",), ("z",))  # a subject's name is not a trial's
 
 
 def partition(folds: Folds) -> list[set[str]]:
@@ -169,29 +134,24 @@ def test_label_counts_by_kind(index_of: MakeIndex) -> None:
         label_counts(index, "fatigue", ["a"])
 
 
-def official(index_of: MakeIndex, **more: Any) -> Index:
-    split = {f"t{i}": "train" for i in range(8)} | {f"v{i}": "validation" for i in range(3)} | {f"x{i}": "test" for i in range(2)}
-    return index_of(dict.fromkeys(split, 10), split=split, **more)
-
-
-def test_the_official_split(index_of: MakeIndex) -> None:
-    folds = make_folds(official(index_of), Scheme())
+def test_the_official_split(official: MakeIndex) -> None:
+    folds = make_folds(official(), Scheme())
     assert folds.folds == (Fold(train=tuple(f"t{i}" for i in range(8)), validation=("v0", "v1", "v2")),)
     assert folds.left_out == ("x0", "x1")
 
 
 @pytest.mark.parametrize("k", [2, 5, 6])
-def test_fold_nought_is_the_official_split(index_of: MakeIndex, k: int) -> None:
-    folds = make_folds(official(index_of), Scheme(n_folds=k, official_first=True))
-    assert folds.folds[0] == make_folds(official(index_of), Scheme()).folds[0]
+def test_fold_nought_is_the_official_split(official: MakeIndex, k: int) -> None:
+    folds = make_folds(official(), Scheme(n_folds=k, official_first=True))
+    assert folds.folds[0] == make_folds(official(), Scheme()).folds[0]
     assert len(folds.folds) == k
     assert set().union(*partition(folds)[1:]) == {f"t{i}" for i in range(8)}
     assert all({"v0", "v1", "v2"} <= set(fold.train) for fold in folds.folds[1:])
 
 
-def test_chosen_trials_alone_are_split(index_of: MakeIndex) -> None:
+def test_chosen_trials_alone_are_split(official: MakeIndex) -> None:
     """Five folds of the official training trials, as Nguyen et al. have it."""
-    index = official(index_of)
+    index = official()
     folds = make_folds(index, Scheme(n_folds=5), trials=[f"t{i}" for i in range(8)])
     assert set(folds.fold_of) == {f"t{i}" for i in range(8)}
     assert folds.left_out == ("v0", "v1", "v2", "x0", "x1")
@@ -218,9 +178,9 @@ def test_chosen_trials_alone_are_split(index_of: MakeIndex) -> None:
         ({"n_folds": 2, "stratify": "au"}, {}, "no labels for task 'au': it has: none"),
     ],
 )
-def test_what_cannot_be_split(index_of: MakeIndex, scheme: dict[str, Any], more: dict[str, Any], text: str) -> None:
+def test_what_cannot_be_split(official: MakeIndex, scheme: dict[str, Any], more: dict[str, Any], text: str) -> None:
     with pytest.raises(TrainerError, match=text):
-        make_folds(official(index_of), Scheme(**scheme), **more)
+        make_folds(official(), Scheme(**scheme), **more)
 
 
 @pytest.mark.parametrize("k", [-1, 0, 1])
@@ -236,9 +196,9 @@ def test_a_store_without_splits_has_no_official_one(index_of: MakeIndex) -> None
     assert len(make_folds(index, Scheme(n_folds=2)).folds) == 2
 
 
-def test_an_official_split_that_parts_a_source(index_of: MakeIndex) -> None:
+def test_an_official_split_that_parts_a_source(official: MakeIndex) -> None:
     with pytest.raises(TrainerError, match="fold 0 trains on t1 and holds out v2"):
-        make_folds(official(index_of, source={"t1": "one", "v2": "one"}), Scheme())
+        make_folds(official(source={"t1": "one", "v2": "one"}), Scheme())
 
 
 def test_names_alone_do_not_refuse_an_official_split(index_of: MakeIndex, tmp_path: Path) -> None:
@@ -251,109 +211,3 @@ def test_names_alone_do_not_refuse_an_official_split(index_of: MakeIndex, tmp_pa
         write_folds(tmp_path / "folds.json", folds)
         assert read_folds(tmp_path / "folds.json", index) == folds
     assert folds.fold_of["video1_1"] == folds.fold_of["video1_2"]
-
-
-def test_a_file_of_folds_is_read_as_it_was_written(index_of: MakeIndex, tmp_path: Path) -> None:
-    index = official(index_of)
-    for scheme in (Scheme(), Scheme(n_folds=4, seed=3), Scheme(n_folds=3, official_first=True)):
-        folds = make_folds(index, scheme)
-        write_folds(tmp_path / "folds.json", folds)
-        assert read_folds(tmp_path / "folds.json", index) == folds
-    said = json.loads((tmp_path / "folds.json").read_text())
-    assert (said["format"], said["format_version"]) == ("affectpipe/folds", 1)
-    assert said["folds"][0]["validation"] == ["v0", "v1", "v2"]
-
-
-def changed(said: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    said = json.loads(json.dumps(said))
-    *steps, last = path.split("/")
-    place: Any = said
-    for step in steps:
-        place = place[int(step) if step.isdigit() else step]
-    if value is ...:
-        del place[last]
-    else:
-        place[int(last) if last.isdigit() else last] = value
-    return dict(said)
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "text"),
-    [
-        ("format", "something", r"folds\.json: is no file of folds: expected format 'affectpipe/folds', version 1; write it anew"),
-        ("format_version", 2, "is no file of folds"),
-        ("folds", ..., "is no whole file of folds: KeyError: 'folds'"),
-        ("folds", [], "there is no fold"),
-        ("folds/0/train", ..., "is no whole file of folds: KeyError: 'train'"),
-        ("folds/0/train", "t0", "is no whole file of folds: TypeError: expected a list of names, got t0"),
-        ("folds/0/train/0", 3, r"TypeError: expected a list of names, got \[3, "),
-        ("folds/0", 5, "is no whole file of folds: TypeError"),
-        ("scheme/magic", 5, "is no whole file of folds: TypeError: .*magic"),
-        ("scheme/n_folds", "two", "two folds cannot be made"),
-        ("folds/0/train", [], "fold 0 has nothing to train on"),
-        ("folds/1/validation", [], "fold 1 has nothing to hold out"),
-        ("folds/0/train/0", "v0", "fold 0 trains on trial v0 that it holds out: its score would flatter; take them out of one of the two"),
-        ("folds/0/train/0", "t7", "fold 0 names trial t7 twice"),
-        ("folds/1/validation/0", "v1", "trial v1 held out more than once: one fold predicts each trial"),
-        ("left_out/0", "v0", "trial v0 both in a fold and left out"),
-        ("left_out/0", "nobody", "does not fit the store: nobody: the store does not have 1 of its 13 trials; take them out"),
-        ("left_out", ["x1"], "does not fit the store: x0: 1 of the store's 13 trials are not in it; add them to a fold or to left_out"),
-    ],
-)
-def test_a_file_that_does_not_fit(index_of: MakeIndex, tmp_path: Path, path: str, value: Any, text: str) -> None:
-    index, file = official(index_of), tmp_path / "folds.json"
-    write_folds(file, make_folds(index, Scheme(n_folds=2, official_first=True)))
-    file.write_text(json.dumps(changed(json.loads(file.read_text()), path, value)))
-    with pytest.raises(TrainerError, match=text) as caught:
-        read_folds(file, index)
-    assert all(problem.where == str(file) for problem in caught.value.problems)
-
-
-def test_a_file_that_parts_twins(index_of: MakeIndex, tmp_path: Path) -> None:
-    """Made for a store without the twin's source, or by hand."""
-    file = tmp_path / "folds.json"
-    write_folds(file, make_folds(official(index_of), Scheme(n_folds=2, official_first=True)))
-    with pytest.raises(TrainerError, match=r"/folds\.json: fold 0 trains on t1 and holds out v2: they are of one"):
-        read_folds(file, official(index_of, source={"t1": "one", "v2": "one"}))
-
-
-@pytest.mark.parametrize("content", [b"", b"no JSON", b"\xff\xfe\x00", b"[" * 100_000, b"[1, 2]", b"null"])
-def test_a_file_of_something_else(index_of: MakeIndex, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "folds.json").write_bytes(content)
-    with pytest.raises(TrainerError, match=r"folds\.json: is (not JSON|no file of folds)"):
-        read_folds(tmp_path / "folds.json", official(index_of))
-    with pytest.raises(TrainerError, match=r"nothing\.json: cannot be read: No such file or directory; name a file of folds"):
-        read_folds(tmp_path / "nothing.json", official(index_of))
-
-
-def test_many_names_are_cut_short(index_of: MakeIndex, tmp_path: Path) -> None:
-    file = tmp_path / "folds.json"
-    write_folds(file, make_folds(index_of({f"n{i}": 2 for i in range(9)}), Scheme(n_folds=2)))
-    with pytest.raises(TrainerError, match="does not fit the store: n0, n1, n2, n3, n4 and 4 more: the store does not have 9 of its 9"):
-        read_folds(file, official(index_of))
-
-
-def test_a_file_of_subjects(tmp_path: Path) -> None:
-    file = tmp_path / "subjects.csv"
-    file.write_text('\ufeffage,Subject,Trial\r\n30,anna,106\r\n31,"bert, the second",video1_2\r\n\r\n30,anna,106\r\n', encoding="utf-8")
-    assert read_subjects(file) == {"106": "anna", "video1_2": "bert, the second"}
-
-
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        (b"", r"subjects\.csv:1: has an unknown header: expected the columns trial and subject, found ''; write a line `trial,subject`"),
-        (b"trial,person\n1,anna\n", "subjects.csv:1: has an unknown header: .* found 'trial,person'"),
-        (b"trial,subject\n1,anna\n2\n", "subjects.csv:3: has a row without a trial or a subject: found '2'"),
-        (b"trial,subject\n1,\n", "subjects.csv:2: has a row without a trial or a subject: found '1,'"),
-        (b"trial,subject\n1,anna\n1,bert\n", "subjects.csv:3: trial 1 has two subjects: 'anna' and 'bert'"),
-        (b"trial,subject\n\xff,anna\n", "subjects.csv: cannot be read: 'utf-8' codec"),
-        (b'trial,subject\n"1,anna\n', "subjects.csv: cannot be read: unexpected end of data"),
-    ],
-)
-def test_a_bad_file_of_subjects(tmp_path: Path, content: bytes, text: str) -> None:
-    (tmp_path / "subjects.csv").write_bytes(content)
-    with pytest.raises(TrainerError, match=text):
-        read_subjects(tmp_path / "subjects.csv")
-    with pytest.raises(TrainerError, match="cannot be read: No such file"):
-        read_subjects(tmp_path / "nothing.csv")
