@@ -64,8 +64,8 @@ def _read(file: h5py.File) -> Predictions:
         raise CorruptFileError(f"it is not an {FORMAT} file of version {FORMAT_VERSION}")
     return Predictions(
         task=text_attr(file.attrs, "task"),
-        columns=tuple(read_texts(file, "columns")),
-        trials=tuple(read_texts(file, "trials")),
+        columns=_texts(file, "columns"),
+        trials=_texts(file, "trials"),
         **{name: _array(file, name, dtype) for name, dtype in _ARRAYS.items()},
         thresholds=_array(file, "thresholds", np.float64) if "thresholds" in file else None,
         per_trial=bool(file.attrs["per_trial"]),
@@ -79,6 +79,12 @@ def _array(file: h5py.File, name: str, dtype: Any) -> Any:
     if not isinstance(found, h5py.Dataset) or found.dtype != dtype:
         raise CorruptFileError(f"{name}: expected a dataset of {np.dtype(dtype).name}, got {getattr(found, 'dtype', 'a group')}")
     return found[()]
+
+
+def _texts(file: h5py.File, name: str) -> tuple[str, ...]:
+    if not isinstance(file[name], h5py.Dataset) or file[name].ndim != 1:
+        raise CorruptFileError(f"{name}: expected a list of texts")
+    return tuple(read_texts(file, name))
 
 
 def _mapping(text: str) -> dict[str, Any]:
