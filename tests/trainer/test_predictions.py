@@ -77,9 +77,8 @@ def test_thresholds_are_by_trial(index: Index) -> None:
 
 
 def test_clips_have_one_row_each(index: Index) -> None:
-    made = predictions_on(
-        index, task_of("emi"), {t: Predicted(values=np.full((1, 6), 0.5), valid=np.ones(1, bool)) for t in "abc"}, per_trial=True
-    )
+    part = Predicted(values=np.full((1, 6), 0.5), valid=np.ones(1, bool))
+    made = predictions_on(index, task_of("emi"), dict.fromkeys("abc", part), per_trial=True)
     assert (made.frame.tolist(), made.times_s.tolist(), made.offsets.tolist()) == ([-1] * 3, [0] * 3, [0, 1, 2, 3])
 
 
@@ -190,9 +189,12 @@ def huge(file: h5py.File) -> None:
     file.create_dataset("values", (1 << 40, 2), np.float32)
 
 
-def group(file: h5py.File) -> None:
-    del file["values"]
-    file.create_group("values")
+def group(name: str) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file.create_group(name)
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -208,18 +210,18 @@ def group(file: h5py.File) -> None:
         (remake("values", np.zeros((9, 2))), "values: expected a dataset of float32, got float64"),
         (remake("values", np.zeros((8, 2), np.float32)), r"expected frame \(8,\), got \(9,\)"),
         (remake("values", np.zeros(9, np.float32)), r"expected values \(9, 2\), got \(9,\)"),
-        (remake("values", np.full((9, 2), np.nan, np.float32)), "trial b, row 0: predicts no number: . of 9 rows have a value that is not"),
-        (remake("trials", np.arange(2)), "non-string data"),
+        (remake("values", np.full((9, 2), np.nan, np.float32)), "trial b, row 1: predicts no number: 5 of 9 rows have a value that is not"),
+        (remake("trials", np.arange(2)), "can only be used on datasets with an HDF5 string"),
         (remake("offsets", np.array([0, 99, 9])), "expected offsets from 0 to 9, ascending"),
         (remake("offsets", np.int64(3)), r"expected offsets \(3,\), got \(\)"),
         (remake("offsets", np.zeros(0, np.int64)), r"expected offsets \(3,\), got \(0,\)"),
         (huge, "values claims .* bytes, the file has"),
-        (group, "values: expected a dataset of float32, got a group"),
-        (
-            lambda file: file.__setitem__("more", h5py.ExternalLink("/etc/passwd", "x")),
-            "is a ExternalLink, which may lead outside the file",
-        ),
-        (lambda file: file.__setitem__("more", h5py.SoftLink("/values")), "is a SoftLink"),
+        (group("values"), "values: expected a dataset of float32, got a group"),
+        (group("trials"), "trials: expected a list of texts"),
+        (remake("columns", np.bytes_(b"va")), "columns: expected a list of texts"),
+        (remake("values", np.float32(3)), "no usable predictions"),
+        (remake("trials", h5py.ExternalLink("/etc/passwd", "x")), "trials is a ExternalLink, which may lead outside the file"),
+        (remake("frame", h5py.SoftLink("/values")), "frame is a SoftLink"),
     ],
 )
 def test_a_file_that_is_no_such_file(two: Predictions, tmp_path: Path, change: Callable[[h5py.File], None], text: str) -> None:
@@ -279,7 +281,7 @@ def test_what_does_not_go_together(index: Index, index_of: MakeIndex, two: Predi
     for pool in (joined, averaged):
         with pytest.raises(TrainerError, match=r"predictions: do not go together: mine: p,q on rows .*; va: valence,arousal on rows"):
             pool([two, regression])
-        with pytest.raises(TrainerError, match="do not go together: va: .*; va: .*; give those of one task and one store"):
+        with pytest.raises(TrainerError, match=r"do not go together: va: .*; va: .*; give those of one task and one store"):
             pool([two, other])
         with pytest.raises(ValueError, match="expected one or more, got none"):
             pool([])
