@@ -258,10 +258,7 @@ def test_trials_that_are_missing_are_all_named(index: Index, tmp_path: Path) -> 
         ([VA_HEADER, "", "106/00001.jpg"], r"template\.txt:2: has a row without a picture's name: found ''"),
         ([VA_HEADER, "106/00001.txt"], "a row without a picture's name"),
         (["Filename", ".mp4"], r"template\.txt:2: has a row without a file name"),
-        (
-            ["Filename", "00106"],
-            "is of another kind than the predictions: its rows are clips, predictions of 'va' are of frames; use the template of this task",
-        ),
+        (["Filename", "00106"], "is of another kind than the predictions: its rows are clips, predictions of 'va' are of frames; use"),
         ([AU_HEADER, "106/00001.jpg"], "wants predictions of 'au': predicted are: va"),
     ],
 )
