@@ -89,14 +89,14 @@ def test_what_is_masked_changes_nothing(index: Index) -> None:
 
 
 def test_a_row_without_a_prediction_takes_the_nearest_in_time(index_of: MakeIndex) -> None:
-    times_s = np.array([0.0, 0.1, 0.2, 0.5, 0.6, 0.7])
+    times_s = np.array([0.0, 0.25, 0.3125, 0.375, 0.5, 0.75])
     true = np.array([[1.0], [2], [3], [4], [5], [np.nan]])
     index = replace(index_of({"a": 6}, labels={"mine": {"a": true}}, columns={"mine": ["x"]}), times_s=times_s)
     task = task_of("mine", ["x"])
-    valid = {"a": np.array([True, False, False, False, True, False])}  # 0.1 and 0.2 are nearer to 0, 0.5 to 0.6
+    valid = {"a": np.array([True, False, False, False, True, False])}  # 0.25 is as near to 0 as to 0.5: the earlier
     found = evaluate(made(index, {"a": np.array([[10.0], [np.nan], [7], [8], [50], [9]])}, task, valid), index)
     tally = Tally(task)
-    tally.add(true[:5], [[10], [10], [10], [50], [50]], np.ones((5, 1), bool))
+    tally.add(true[:5], [[10], [10], [50], [50], [50]], np.ones((5, 1), bool))
     assert found.score.value == tally.score().value
     assert (dict(found.filled), found.n_filled) == ({"a": 3}, 3)  # the last row has no label
 

@@ -149,6 +149,12 @@ def test_fold_nought_is_the_official_split(official: MakeIndex, k: int) -> None:
     assert all({"v0", "v1", "v2"} <= set(fold.train) for fold in folds.folds[1:])
 
 
+def test_the_official_split_is_by_name_whatever_the_stores_order(index_of: MakeIndex) -> None:
+    split = {"c": "train", "a": "train", "z": "validation", "y": "validation", "b": "train"}
+    folds = make_folds(index_of(dict.fromkeys(split, 3), split=split), Scheme())
+    assert folds.folds == (Fold(train=("a", "b", "c"), validation=("y", "z")),)
+
+
 def test_chosen_trials_alone_are_split(official: MakeIndex) -> None:
     """Five folds of the official training trials, as Nguyen et al. have it."""
     index = official()

@@ -94,9 +94,10 @@ def test_the_columns_are_in_the_headers_order(va: Predictions, au: Predictions, 
     some = template(tmp_path, "image_location,AU4,AU1,AU26", "106/00003.jpg")
     write_submission(some, [au], tmp_path / "out.txt")
     assert written(tmp_path / "out.txt") == ["image_location,AU4,AU1,AU26", "106/00003.jpg,0,1,0"]
-    backwards = template(tmp_path, "image_location," + ",".join(reversed(EXPRESSIONS)), "106/00001.jpg")
-    write_submission(backwards, [expr], tmp_path / "out.txt")
-    assert written(tmp_path / "out.txt")[1] == "106/00001.jpg,3"  # Happiness, 4 of theirs
+    classes = ",".join([*EXPRESSIONS[3:], *EXPRESSIONS[:3]])
+    turned = template(tmp_path, f"image_location,{classes}", "106/00001.jpg", "video1_left/00001.jpg")
+    write_submission(turned, [expr], tmp_path / "out.txt")
+    assert written(tmp_path / "out.txt")[1:] == ["106/00001.jpg,1", "video1_left/00001.jpg,5"]  # Happiness and Neutral
 
 
 def test_expressions_are_one_number(expr: Predictions, tmp_path: Path) -> None:
