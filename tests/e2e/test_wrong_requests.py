@@ -149,9 +149,9 @@ def test_folders_that_are_not_there(new_desk: Callable[..., Any], tmp_path: Path
         (("--task", "va"), ""),
         (("--colour",), "No such option"),
         (("--on", "moon"), "cannot work on 'moon'; known: inline, local, local:N, slurm, slurm:PROFILE, tcp://HOST:PORT"),
-            (("--on", "local:0"), "a number of workers from 1 to 1024 comes after 'local:'"),
-            (("--on", "local:x"), "cannot work on 'local:x'"),
-            (("--on", "tcp://host"), "cannot work on 'tcp://host'"),
+        (("--on", "local:0"), "a number of workers from 1 to 1024 comes after 'local:'"),
+        (("--on", "local:x"), "cannot work on 'local:x'"),
+        (("--on", "tcp://host"), "cannot work on 'tcp://host'"),
     ],
 )
 def test_options_that_mean_nothing(light: Any, words: tuple[str, ...], said: str) -> None:
