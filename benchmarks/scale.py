@@ -1,17 +1,17 @@
 """What running a plan on several workers costs, and what it brings.
 
-    python benchmarks/scale.py [CLIP ...] [--part jobs|plan|workers] [--jobs 5000] [--trials 20000] [--copies 4] [--repeats 3]
+    python benchmarks/scale.py [CLIP ...] [--part jobs|plan|workers] [--jobs 5000] [--trials 20000] [--copies 8] [--repeats 3]
 
 jobs: trivial jobs on `local:2`, beside the work itself (the same jobs by the bare worker, in two processes at once, so that they share
-processors and disk as the workers do) and beside naive dask, a future per job, all at once. A job costs what its worker is busy or waiting
-for it: seconds by the clock, workers started and stopped included, times workers, by jobs. The jobs are of many trials in few stages, then of
-few trials in many stages.
+processors and disk as the workers do) and beside naive dask, a future per job, all at once. A job costs what it keeps a worker: seconds by
+the clock, those in which workers start and end included, times workers, by jobs. The jobs are of many trials in few stages, then of few
+trials in many stages.
 
-plan: a plan of which all but one in a hundred tracks is cached, and the ten stages with gaps do nothing: the time to make it, and the time to
-submit and collect what is missing.
+plan: a plan of which all but one in a hundred tracks is cached, and whose stages with gaps do nothing: how long it takes to make it, and
+to submit and collect what is missing.
 
-workers: `affectpipe run` of the default stages on the clips, or else on sample clips: one worker on one core beside two workers on two, so
-that each has one thread, and its decoding process no core of its own. They take turns.
+workers: `affectpipe run` of the default stages on copies of the clips, or of sample clips: one worker on one core beside two workers on two,
+so that each has one thread, and its decoding process no core of its own. They take turns.
 
 Run it on an idle machine. The disk that counts is that of Python's temporary folder (TMPDIR): every artifact is synced to it.
 """
@@ -27,15 +27,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from cached import Made, make_cached
 from face_cost import Others
 from features import about
+from scale_tables import head, middle, row
+from scale_workers import measure_workers
 
 from extractors.contract import Waveform
 from pipeline import artifact
@@ -46,21 +47,6 @@ MISSING = 0.01  # of all tracks
 IDLE_STAGES = 10  # of the plan; with the timeline and the sound there are twelve
 PARTS = Path(__file__).with_name("scale_parts.py")
 Figures = dict[str, float]
-
-
-def middle(values: Sequence[float], digits: int = 2) -> str:
-    """The median, and where there are several the least and the most."""
-    told = f"{statistics.median(values):.{digits}f}"
-    return told if len(values) == 1 else f"{told} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
-def row(*cells: object) -> None:
-    print(f"| {' | '.join(map(str, cells))} |", flush=True)
-
-
-def head(*cells: str) -> None:
-    row(*cells)
-    row(*["---"] * len(cells))
 
 
 def stages_file(n_idle: int) -> str:
@@ -173,9 +159,10 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=int, default=5_000)
     parser.add_argument("--trials", type=int, default=20_000, help="of the part plan")
+    parser.add_argument("--copies", type=int, default=8, help="of each clip: starting the workers is to count for little")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    parts: Any = options.part or ("jobs", "plan", "workers")
+    parts = options.part or ("jobs", "plan", "workers")
     others = Others()
     if "jobs" in parts:
         many = max(options.jobs // FEW, 1)
@@ -183,6 +170,8 @@ def main() -> None:
         measure_jobs(FEW, many, options.repeats)
     if "plan" in parts:
         measure_plan(options.trials, options.repeats)
+    if "workers" in parts:
+        measure_workers(options.clips, options.copies, options.repeats)
     cores = others.cores()
     print(f"\n{os.cpu_count()} cores, of which others kept busy {'?' if cores is None else f'{cores:.2f}'}")
 
