@@ -37,6 +37,8 @@ class Extractor(Protocol):
     yields: what comes out. reads(params): the kinds that go in, the main one first; none for what reads the source itself.
     decoder: what decodes for it ("pyav", "ffmpeg", or the user's "openface"), whose version is then part of the key.
     needs_weights: a weight file must be given. origin: where that file comes from. licence: of the output's terms of use.
+    It may also have on_gpu: bool, whether it computes on `Runtime.device`; else those do that need weights or know several precisions.
+    It may also have batch: int, how many pictures, clips or windows it takes at once, which is halved where memory runs out.
     """
 
     name: ClassVar[str]

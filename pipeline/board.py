@@ -73,6 +73,7 @@ class Board:
         self._waiting: dict[Artifact, list[Unit]] = {}
         self._later: list[tuple[float, int, Unit]] = []
         self.lost: set[Artifact] = set()
+        self._lately_lost: list[Artifact] = []
         self._open = dict.fromkeys(self._ready, 0)
         units = list(_units(plan))
         running = {(unit.stage.name, task.key) for unit in units for task in unit.tasks}
@@ -120,7 +121,13 @@ class Board:
     def lose(self, task: Task) -> None:
         """Its artifact will not be there in this run; whatever needs it will not be either."""
         self.lost.add((task.stage.name, task.key))
+        self._lately_lost.append((task.stage.name, task.key))
         self._settle(task)
+
+    def lately_lost(self) -> list[Artifact]:
+        """Those that were lost since this was asked last."""
+        lost, self._lately_lost = self._lately_lost, []
+        return lost
 
     @property
     def n_open(self) -> int:

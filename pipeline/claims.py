@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
 
 from pipeline.publish import TEMPORARY
 
@@ -60,8 +59,12 @@ def take(path: Path, run: str) -> Claim:
             return held or UNREAD
         _put(path, mine)
         return mine
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(asdict(mine), file)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(asdict(mine), file)
+    except OSError:
+        path.unlink(missing_ok=True)  # a claim of nobody would stand until its lease is over
+        raise
     return mine
 
 
@@ -104,12 +107,12 @@ def _started(pid: int) -> str:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
-        return "" if Path("/proc/self").exists() or not _is_there(pid) else "there"
+        return "" if Path("/proc/self").exists() or not is_there(pid) else "there"
     return "" if fields[0] == "Z" else f"{_boot()} {fields[19]}"
 
 
-def _is_there(pid: int) -> bool:
-    """Where there is no /proc."""
+def is_there(pid: int) -> bool:
+    """Whether this machine has a process of this number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -154,30 +157,41 @@ class Holder:
 
     def __init__(self) -> None:
         self._held: set[Path] = set()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
     def holding(self, paths: list[Path]) -> Iterator[None]:
         """While the block runs the claims are renewed; then they are given back."""
-        with self._changed:
+        with self._lock:
             self._held.update(paths)
-            if self._thread is None or not self._thread.is_alive():
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._renew, name="claims", daemon=True)
                 self._thread.start()
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._held.difference_update(paths)
             for path in paths:
                 release(path)
 
-    def _renew(self) -> NoReturn:
+    def give_back(self) -> None:
+        """All of them: the process ends before the work does, and not because of the work."""
+        for path in list(self._held):
+            release(path)
+
+    def _renew(self) -> None:
         while True:
             time.sleep(LEASE_S / 4)
-            with self._changed:
+            with self._lock:
                 paths = list(self._held)
+                if not paths:
+                    self._thread = None
+                    return
             for path in paths:
                 with contextlib.suppress(OSError):  # it was given back meanwhile, or the next renewal will do
                     os.utime(path)
+
+
+HOLDER = Holder()  # of this process

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli_options import FOLDER, OK, SOME_FAILED, STOPPED, TERMINATED, WRONG_REQUEST, choosing, common, prepared_of, tell
-from pipeline.cli_run import run
+from pipeline.cli_run import run, submit
 from pipeline.cli_weights import weights
 from pipeline.stopping import TerminatedError
 
@@ -94,11 +94,15 @@ _PLAN_COLUMNS = ("stage", "extractor", "cached", "run", "failed", "blocked", "es
 
 @main.command()
 @common
-def status(request: Request, json_: bool) -> None:
+@click.option("--watch", is_flag=True, help="How the run that was begun last on this cache goes, by whomever, until it ends.")
+def status(request: Request, json_: bool, watch: bool) -> None:
     """Per stage: done, missing, failed, bytes; licences in use; code that changed without a version bump."""
     from pipeline.show import as_json, size, table
     from pipeline.status import status as ask
+    from pipeline.status import watch as look_on
 
+    if watch:
+        look_on(request.cache, quiet=json_)
     prepared = prepared_of(request, quiet=json_)
     found = ask(prepared.plan(), prepared.cache)
     prepared.cache.save()
@@ -249,4 +253,5 @@ def _refuse_with_failures(prepared: Prepared) -> None:
 
 
 main.add_command(run)
+main.add_command(submit)
 main.add_command(weights)

@@ -1,30 +1,23 @@
-"""Pools of dask workers: processes of this machine, a cluster that is there already, SLURM jobs. The one place that uses dask's client."""
+"""Opening a pool of dask workers: processes of this machine, a cluster that is there already, or SLURM jobs."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-import queue
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pipeline.dask_pool import DaskPool, Side, Told, workers_of
 from pipeline.errors import PassingError, Problem, RequestError
-from pipeline.packs import Hand, Pack, PackReport
 from pipeline.places import Place
+from pipeline.profiles import find_profiles
+from pipeline.slurm_cluster import submitted
 from pipeline.threads import usable_cores
 
-if TYPE_CHECKING:
-    from distributed import Client, Future
-
-WAITING_PER_SLOT = 2  # packs that are handed out: one that runs and one that is next
-PACK_S = 30.0  # long beside the cost of handing a pack over, short beside what is lost with a worker
 WORKER_BYTES = 3 << 30  # what a process with the networks of the default stages takes
 FIRST_WORKER_S = 60.0
 # Only workers that die are told of: their memory is mostly torch's and the decoder's, which dask would take for data to spill, and a long
@@ -40,113 +33,39 @@ CONFIG = {
     "distributed.comm.timeouts.connect": "30s",
     "distributed.comm.timeouts.tcp": "60s",
     "distributed.admin.tick.limit": "1 hour",
+    "distributed.deploy.lost-worker-timeout": "5s",
 }
 QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}  # what matters of what dask says is said as an error of ours
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
-_kept = threading.local()  # a Hand per thread: what it keeps is not made for several at once
-
-
-def run_pack(pack: Pack) -> PackReport:
-    """What dask calls on a worker."""
-    from distributed import get_worker
-    from distributed.core import Status
-
-    if getattr(_kept, "run", None) != pack.run:
-        _kept.run, _kept.hand = pack.run, Hand()
-    worker = get_worker()
-    report: PackReport = _kept.hand.run(pack, lambda: worker.status is not Status.running)
-    return report
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """The workers for one kind of work: how to reach them, what a pack asks of them, and how many there are, asked again and again."""
-
-    client: Client
-    needs: dict[str, int] | None
-    n_slots: Callable[[], int]
-
-
-class DaskPool:
-    """The workers of dask clusters. gpu: those for work on GPUs, where it has its own; tend: called every now and then."""
-
-    pack_s = PACK_S
-
-    def __init__(self, cpu: Side, gpu: Side | None = None, *, tend: Callable[[], None] = lambda: None) -> None:
-        self.has_gpus, self._sides, self._tend = gpu is not None, {False: cpu, True: gpu or cpu}, tend
-        self._out: dict[int, tuple[Pack, Future[PackReport]]] = {}
-        self._ended: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-    @property
-    def dashboard(self) -> str:
-        return " ".join(dict.fromkeys(str(side.client.dashboard_link or "") for side in self._sides.values())).strip()
-
-    def n_slots(self, *, on_gpu: bool) -> int:
-        return max(1, self._sides[on_gpu].n_slots())
-
-    def room(self, *, on_gpu: bool) -> int:
-        n_out = sum(pack.on_gpu == on_gpu for pack, _ in self._out.values())
-        return WAITING_PER_SLOT * self.n_slots(on_gpu=on_gpu) - n_out
-
-    def submit(self, pack: Pack) -> None:
-        side, key = self._sides[pack.on_gpu], f"{pack.jobs[0].stage}-{pack.run}-{pack.number}"
-        future = side.client.submit(run_pack, pack, key=key, pure=False, resources=side.needs, priority=-pack.number)
-        self._out[pack.number] = pack, future
-        future.add_done_callback(lambda _: self._ended.put(pack.number))
-
-    def next(self, within_s: float) -> tuple[Pack, PackReport | str] | None:
-        try:
-            pack, future = self._out.pop(self._ended.get(timeout=within_s))
-        except queue.Empty:
-            if any(side.client.status in ("closing", "closed") for side in self._sides.values()):
-                raise _lost("the connection to the scheduler is closed") from None
-            return None
-        finally:
-            self._tend()
-        if future.status == "finished":
-            return pack, future.result()
-        return pack, _death(future)
-
-
-def _death(future: Future[PackReport]) -> str:
-    """Of a pack's workers. Raises what else made it fail."""
-    from distributed import KilledWorker
-
-    if future.status == "cancelled":
-        raise _lost("the scheduler forgot the work")
-    error = future.exception()
-    if isinstance(error, KilledWorker):
-        return f"{error.allowed_failures + 1} workers died of it, the last at {error.last_worker.address}"
-    if isinstance(error, RequestError):
-        raise error
-    why = f"{type(error).__name__}: {error}"
-    fix = "install the same version of affectpipe on all machines, and start the workers anew"
-    raise RequestError(Problem(what="a worker cannot do the work", where="--on", why=why, fix=fix)) from error
-
-
-def _lost(why: str) -> PassingError:
-    fix = "what was computed is kept; see why it ended, then run again"
-    return PassingError(Problem(what="the workers are lost", where="--on", why=why, fix=fix))
-
 
 @contextlib.contextmanager
-def opened(place: Place, *, device: str) -> Iterator[DaskPool]:
-    """The workers of a place that is not this process. Raises RequestError where they cannot be had."""
+def opened(place: Place, *, device: str, told: Told, clusters: Path, logs: Path) -> Iterator[DaskPool]:
+    """The workers of a place that is not this process. Raises RequestError where they cannot be had.
+
+    told: called with the dashboard's address and the number of workers whenever that changes. clusters: a
+    clusters.yaml; logs: a folder for what workers say.
+    """
     try:
         import dask
         import distributed  # noqa: F401  # what dask alone lacks
     except ImportError as error:
         fix = "pip install 'affectpipe[cluster]'"
         raise RequestError(Problem(what="needs dask", where=f"--on {place}", why=str(error), fix=fix)) from error
-
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    with dask.config.set(CONFIG), _local(place.n_workers, device) if place.kind == "local" else _reached(place.address, device) as pool:
-        yield pool
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(CONFIG))
+        if place.kind == "local":
+            pool = _local(place.n_workers, device, told)
+        elif place.kind == "slurm":
+            pool = submitted(*find_profiles(clusters, place.profile), device, told, logs)
+        else:
+            pool = _reached(place.address, device, told)
+        yield stack.enter_context(pool)
 
 
 @contextlib.contextmanager
-def _local(n_workers: int | None, device: str) -> Iterator[DaskPool]:
+def _local(n_workers: int | None, device: str, told: Told) -> Iterator[DaskPool]:
     """A process per GPU, and n_workers without one. Nobody else on this machine can talk to them: they know each other by certificates
     made for this run."""
     import dask
@@ -166,7 +85,14 @@ def _local(n_workers: int | None, device: str) -> Iterator[DaskPool]:
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
         _own_environment(),
     ):
-        shared = {**network, "nthreads": 1, "memory_limit": MEMORY_LIMIT // n_all, "local_directory": scratch, "dashboard": False}
+        shared = {
+            **network,
+            "nthreads": 1,
+            "memory_limit": MEMORY_LIMIT // n_all,
+            "local_directory": scratch,
+            "dashboard": False,
+            "preload": "pipeline.dask_worker",
+        }
         workers = {}
         for number in range(n_all):
             gpu = gpus[number] if number < len(gpus) else ""
@@ -180,8 +106,8 @@ def _local(n_workers: int | None, device: str) -> Iterator[DaskPool]:
             fix = "see what was said above; with --on inline there are none to start"
             raise PassingError(Problem(what="the workers do not start", where="--on local", why=why, fix=fix)) from error
         with cluster, Client(cluster) as client:
-            cpu = Side(client=client, needs={"CPU": 1}, n_slots=lambda: n_cpu)
-            yield DaskPool(cpu, Side(client=client, needs={"GPU": 1}, n_slots=lambda: len(gpus)) if gpus else None)
+            cpu = Side(client=client, needs={"CPU": 1}, n_slots=n_cpu)
+            yield DaskPool(told, cpu, Side(client=client, needs={"GPU": 1}, n_slots=len(gpus)) if gpus else None)
 
 
 @contextlib.contextmanager
@@ -208,7 +134,7 @@ def visible_gpus(device: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _reached(address: str, device: str) -> Iterator[DaskPool]:
+def _reached(address: str, device: str, told: Told) -> Iterator[DaskPool]:
     """A cluster that is there already. Workers that declare a GPU get the work for GPUs; where none does, any worker gets any work."""
     from distributed import Client
 
@@ -223,14 +149,15 @@ def _reached(address: str, device: str) -> Iterator[DaskPool]:
         except TimeoutError as error:
             why, fix = f"it had none for {FIRST_WORKER_S:.0f} s", f"dask worker {address} --nthreads 1"
             raise RequestError(Problem(what="the scheduler has no workers", where=f"--on {address}", why=why, fix=fix)) from error
+        cpu, gpu = Side(client=client, needs=None, n_slots=0), Side(client=client, needs={"GPU": 1}, n_slots=0)
 
-        def n_slots(*, on_gpu: bool) -> int:
-            workers = client.scheduler_info(n_workers=-1)["workers"].values()
-            return sum(worker["nthreads"] for worker in workers if bool(worker["resources"].get("GPU")) or not on_gpu)
+        def count() -> None:
+            workers = workers_of(client)
+            cpu.n_slots = sum(worker["nthreads"] for worker in workers)
+            gpu.n_slots = sum(int(worker["resources"].get("GPU", 0)) for worker in workers)
 
-        has_gpus = device != "cpu" and n_slots(on_gpu=True) > 0
-        if device.startswith("cuda") and not has_gpus:
+        count()
+        if device.startswith("cuda") and not gpu.n_slots:
             fix = "start those that have one with: dask worker --resources GPU=1"
             raise RequestError(Problem(what="no worker declares a GPU", where=f"--device {device}", why="", fix=fix))
-        cpu = Side(client=client, needs=None, n_slots=lambda: n_slots(on_gpu=False))
-        yield DaskPool(cpu, Side(client=client, needs={"GPU": 1}, n_slots=lambda: n_slots(on_gpu=True)) if has_gpus else None)
+        yield DaskPool(told, cpu, gpu if gpu.n_slots and device != "cpu" else None, tend=count)

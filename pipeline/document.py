@@ -58,15 +58,18 @@ class Document:
         self.report(place, f"unknown {noun}" if noun == "key" else f"unknown {noun} {word!r}", fix)
 
 
-def load(path: Path) -> Document:
-    """Read a YAML file. Raises RequestError where it cannot be read or is not YAML; other problems are collected in the document."""
+def load(path: Path, *, noun: str = "stages file", option: str = "--stages") -> Document:
+    """Read a YAML file. Raises RequestError where it cannot be read or is not YAML; other problems are collected in the document.
+
+    noun, option: what the file is, and which option names it.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise RequestError(Problem(what="too large for a stages file", where=str(path), why="over 1 MiB", fix="give the right file"))
+            raise RequestError(Problem(what=f"too large for a {noun}", where=str(path), why="over 1 MiB", fix="give the right file"))
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
         why = error.strerror or str(error)
-        raise RequestError(Problem(what="cannot be read", where=str(path), why=why, fix="give a stages file with --stages")) from error
+        raise RequestError(Problem(what="cannot be read", where=str(path), why=why, fix=f"give a {noun} with {option}")) from error
     except UnicodeDecodeError as error:
         raise RequestError(Problem(what="is not text", where=str(path), why=str(error), fix="save it as UTF-8")) from error
     except yaml.YAMLError as error:

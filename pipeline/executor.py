@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +37,10 @@ class Listener(Protocol):
         ...
 
     def died(self, pack: Pack, why: str) -> None: ...
+
+    def lost(self, n_tracks: Mapping[str, int]) -> None:
+        """Per stage how many tracks there will not be: they failed, or what they need did."""
+        ...
 
 
 @dataclass(slots=True)
@@ -79,6 +84,8 @@ class _Execution:
                     time.sleep(min(self.board.next_s, LOOK_EVERY_S))
                 elif ended := self.pool.next(min(self.board.next_s or LOOK_EVERY_S, LOOK_EVERY_S)):
                     self._ended(*ended)
+                    if lost := self.board.lately_lost():
+                        self.listener.lost(Counter(stage for stage, _ in lost))
                 if time.monotonic() - saved_s > SAVE_EVERY_S:
                     self.cache.save()
                     saved_s = time.monotonic()
@@ -179,7 +186,10 @@ class _Execution:
 
 
 def make_job(plan: Plan, cache: Cache, tasks: Sequence[Task], *, device: str, code: str, lost: Container[Artifact] = ()) -> Job:
-    """The job of a stage's tasks of one source. code: see `Job`; lost: artifacts that will not be there."""
+    """The job of a stage's tasks of one source. Its paths are absolute: a worker may have another working folder.
+
+    code: see `Job`; lost: artifacts that will not be there.
+    """
     stage = tasks[0].stage
     return Job(
         stage=stage.name,
@@ -187,10 +197,10 @@ def make_job(plan: Plan, cache: Cache, tasks: Sequence[Task], *, device: str, co
         params=stage.params,
         kind=stage.yields,
         precision=stage.precision,
-        weights=plan.weights.get(stage.name),
+        weights=weights.absolute() if (weights := plan.weights.get(stage.name)) else None,
         remote=stage.remote,
         root=stage.root,
-        source=tasks[0].trial.source.path,
+        source=tasks[0].trial.source.path.absolute(),
         source_state=tasks[0].trial.source.state,
         items=tuple(_item(plan, cache, task, lost) for task in tasks),
         identities={task.key: plan.identity(stage, task.index) for task in tasks},
@@ -205,8 +215,8 @@ def _item(plan: Plan, cache: Cache, task: Task, lost: Container[Artifact]) -> It
         key=task.key,
         trial=task.trial.name,
         person=task.person,
-        inputs=tuple(cache.path(*artifact) for artifact in inputs_of(task)),
-        target=cache.path(task.stage.name, task.key),
-        found_in=tuple(cache.path(*artifact) for artifact in task.found_in if artifact not in lost),
+        inputs=tuple(cache.path(*artifact).absolute() for artifact in inputs_of(task)),
+        target=cache.path(task.stage.name, task.key).absolute(),
+        found_in=tuple(cache.path(*artifact).absolute() for artifact in task.found_in if artifact not in lost),
         over=plan.states[task.stage.name][task.key] is State.DONE,
     )

@@ -25,6 +25,8 @@ class Fate(StrEnum):
     FULL = "full"  # nothing can be written any more
 
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
+
 # The narrower kinds of errors first.
 OF_EXPECTED = {
     FullError: Fate.FULL,
@@ -56,8 +58,6 @@ def diagnosed(error: Exception, *, use: str, where: str) -> tuple[Fate, Problem]
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """torch has an error of its own on a GPU; on a processor it is a RuntimeError of such a text."""
+    """torch has an error of its own on a GPU; of a processor, and of CUDA's libraries, it is a RuntimeError of such a text."""
     said = str(error)
-    return type(error).__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
-    )
+    return type(error).__name__ == "OutOfMemoryError" or (isinstance(error, RuntimeError) and any(words in said for words in OUT_OF_MEMORY))

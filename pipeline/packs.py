@@ -13,8 +13,9 @@ from pathlib import Path
 
 from pipeline import claims
 from pipeline.cache import read_seal
-from pipeline.errors import Problem, RequestError
+from pipeline.errors import PassingError, Problem, RequestError
 from pipeline.fates import Fate, diagnosed
+from pipeline.publish import writing_to
 from pipeline.stages import Item
 from pipeline.worker import Job, Outcome, Report, Worker
 
@@ -59,10 +60,9 @@ def stop_path(record: Path) -> Path:
 
 @dataclass(slots=True)
 class Hand:
-    """What a process keeps from pack to pack: loaded models, and the claims that it holds."""
+    """What does packs one after the other, and keeps loaded models from one to the next."""
 
     worker: Worker = field(default_factory=Worker)
-    holder: claims.Holder = field(default_factory=claims.Holder)
 
     def run(self, pack: Pack, is_stopping: Callable[[], bool] = lambda: False) -> PackReport:
         """Raises RequestError where this process does not see the cache."""
@@ -89,21 +89,24 @@ class Hand:
             for item in job.items:
                 settled = _settled(item, job, run)
                 outcomes.append(settled) if settled else mine.append(item)
-        except OSError as error:
+        except (OSError, PassingError) as error:
+            for item in mine:
+                claims.release(claims.claim_path(item.target))
             fate, problem = diagnosed(error, use=job.use, where=job.source.name)
             return _report(job, [Outcome(key=item.key, trial=item.trial, fate=fate, problem=problem) for item in job.items])
         if not mine:
             return _report(job, outcomes)
-        with self.holder.holding([claims.claim_path(item.target) for item in mine]):
+        with claims.HOLDER.holding([claims.claim_path(item.target) for item in mine]):
             report = self.worker.run(replace(job, items=tuple(mine)))
         return replace(report, outcomes=(*outcomes, *report.outcomes))
 
 
 def _settled(item: Item, job: Job, run: str) -> Outcome | None:
-    """None where it is now this process's to compute. Raises OSError where the cache cannot be written."""
+    """None where it is now this process's to compute. Raises OSError and PassingError where the cache cannot be read or written."""
     if not item.over and item.target.exists() and (sealed := read_seal(item.target, item.key)):
         return Outcome(key=item.key, trial=item.trial, fate=Fate.FOUND, sealed=sealed)
-    claim = claims.take(claims.claim_path(item.target), run)
+    with writing_to(item.target):
+        claim = claims.take(claims.claim_path(item.target), run)
     if not claims.is_ours(claim):
         return Outcome(key=item.key, trial=item.trial, fate=Fate.ELSEWHERE)
     if claim.deaths < MAX_DEATHS:

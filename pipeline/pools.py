@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 from pipeline.packs import Hand, Pack, PackReport
@@ -14,7 +15,6 @@ class Pool(Protocol):
     """Workers, wherever they are.
 
     has_gpus: whether work for GPUs has workers of its own; else all work is alike. pack_s: how long a pack should take at most.
-    dashboard: the address of dask's, empty where there is none.
     """
 
     @property
@@ -22,9 +22,6 @@ class Pool(Protocol):
 
     @property
     def pack_s(self) -> float: ...
-
-    @property
-    def dashboard(self) -> str: ...
 
     def room(self, *, on_gpu: bool) -> int:
         """How many more packs it wants now: one at least where it has none."""
@@ -49,7 +46,6 @@ class Inline:
 
     has_gpus = False
     pack_s = 0.0  # a job makes a pack, so that each is told of
-    dashboard = ""
 
     def __init__(self) -> None:
         self._hand, self._pack = Hand(), list[Pack]()
@@ -69,12 +65,12 @@ class Inline:
 
 
 @contextlib.contextmanager
-def opened(place: Place, *, device: str) -> Iterator[Pool]:
-    """The pool of a place, until the block ends. Raises RequestError where its workers cannot be had."""
+def opened(place: Place, *, device: str, told: Callable[[str, int], None], clusters: Path, logs: Path) -> Iterator[Pool]:
+    """The pool of a place, until the block ends: see `clusters.opened`. Raises RequestError where its workers cannot be had."""
     if place.kind == "inline":
         yield Inline()
         return
-    from pipeline import clusters
+    from pipeline.clusters import opened as opened_cluster
 
-    with clusters.opened(place, device=device) as pool:
+    with opened_cluster(place, device=device, told=told, clusters=clusters, logs=logs) as pool:
         yield pool

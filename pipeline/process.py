@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from types import TracebackType
 
 ERROR_BYTES = 4000
-KILLED = (-signal.SIGKILL, -signal.SIGTERM)  # exit statuses of a program that was ended from outside, for want of memory as a rule
+# Exit statuses of a program that was ended from outside: for want of memory, or with all that its job or its terminal had started.
+KILLED = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 
 
 class StalledError(Exception):

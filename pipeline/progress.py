@@ -26,7 +26,7 @@ class Watch:
         self.tally = Tally()
         self._bars: Progress | None = None
         self._bar_of: dict[str, TaskID] = {}
-        self._said_s = time.monotonic()
+        self._said_s, self._dashboard = time.monotonic(), ""
 
     def __enter__(self) -> Watch:
         if not self.quiet and self.out.isatty():
@@ -45,19 +45,25 @@ class Watch:
     def told(self, event: Event) -> None:
         """An event of the run's record."""
         self.tally.add(event)
+        self.show(self.tally)
+
+    def show(self, tally: Tally) -> None:
+        if tally.dashboard != self._dashboard and not self.quiet:
+            self._dashboard = tally.dashboard
+            self._say(f"dashboard: {tally.dashboard}")
         if self._bars is not None:
-            self._show(self._bars)
-        elif not self.quiet and event["event"] == "workers" and self.tally.dashboard:
-            print(f"dashboard: {self.tally.dashboard}", file=self.out, flush=True)
+            self._draw(self._bars, tally)
         elif not self.quiet and time.monotonic() - self._said_s > LINE_EVERY_S:
             self._said_s = time.monotonic()
-            print(self.tally.in_words() + (f": {self.tally.last}" if self.tally.last else ""), file=self.out, flush=True)
+            self._say(tally.in_words() + (f": {tally.last}" if tally.last else ""))
 
-    def _show(self, bars: Progress) -> None:
-        everything = bars.tasks[0].id if bars.tasks else bars.add_task("all", total=self.tally.n_all, about="")
-        about = f"{self.tally.in_words()}  {self.tally.dashboard}"
-        bars.update(everything, completed=self.tally.n_ended, total=self.tally.n_all, about=about)
-        for name, stage in self.tally.stages.items():
+    def _say(self, text: str) -> None:
+        print(text, file=self.out, flush=True) if self._bars is None else self._bars.console.print(text)
+
+    def _draw(self, bars: Progress, tally: Tally) -> None:
+        everything = bars.tasks[0].id if bars.tasks else bars.add_task("all", total=tally.n_all, about="")
+        bars.update(everything, completed=tally.n_ended, total=tally.n_all, about=tally.pace_in_words())
+        for name, stage in tally.stages.items():
             if stage.n_ended and name not in self._bar_of:
                 self._bar_of[name] = bars.add_task(name, total=stage.n_all, about="")
             if name in self._bar_of:

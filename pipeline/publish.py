@@ -24,10 +24,10 @@ def published(target: Path) -> Iterator[Path]:
     """Yields a temporary path beside the target; on leaving without an error it is fsynced and renamed onto the target.
 
     A visible file is a complete file: a process that dies here leaves only a temporary one, which `sweep` removes.
-    Raises FullError where there is no room or no right to write, TransientError where the system fails in another way.
+    Raises what `writing_to` does.
     """
     temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-{target.name}")
-    try:
+    with writing_to(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -36,6 +36,13 @@ def published(target: Path) -> Iterator[Path]:
             _sync(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_to(target: Path) -> Iterator[None]:
+    """The system's errors in the block become ours: FullError where there is no room or no right to write, else TransientError."""
+    try:
+        yield
     except OSError as error:
         number = system_error(error)
         if number is None:  # a defect

@@ -3,20 +3,23 @@ the run goes."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pipeline.errors import FullError, Problem
+from pipeline import claims
+from pipeline.errors import PassingError, Problem, RequestError
 from pipeline.fates import Fate
 from pipeline.packs import Pack, PackReport, stop_path
 from pipeline.plan import Plan
+from pipeline.publish import writing_to
 from pipeline.tally import Event, Tally
 from pipeline.worker import Job, Report
 
@@ -32,34 +35,35 @@ class Record:
     def __init__(self, cache: Path, plan: Plan, *, on: str, told: Callable[[Event], None]) -> None:
         self._plan, self._on, self._told = plan, on, told
         time_utc = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%fZ")
-        self.path = cache / FOLDER / f"{time_utc}-{socket.gethostname()}-{os.getpid()}.jsonl"
+        self.path = cache.absolute() / FOLDER / f"{time_utc}-{socket.gethostname()}-{os.getpid()}.jsonl"
 
     def __enter__(self) -> Record:
-        """Raises FullError where it cannot be written."""
-        try:
+        """Raises what `publish.writing_to` does."""
+        with writing_to(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("x", encoding="utf-8")
-        except OSError as error:
-            raise _cannot_be_written(self.path, error) from error
+            self._file = self.path.open("xb", buffering=0)
         to_do = {stage.name: len(tasks) for stage in self._plan.config.stages if (tasks := self._plan.tasks_of(stage.name))}
         trials = len(self._plan.trials)
-        self._write(event="start", on=self._on, host=socket.gethostname(), pid=os.getpid(), trials=trials, to_do=to_do)
+        try:
+            self._write(event="start", on=self._on, host=socket.gethostname(), pid=os.getpid(), trials=trials, to_do=to_do)
+        except PassingError:
+            self._file.close()
+            self.path.unlink()  # who watches a run that never says anything waits for ever
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._file:
+        # On a full disk, say, an error that is on its way tells more.
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(PassingError), writing_to(self.path), self._file:
             if kind is None:
                 self._write(event="end", how="done", why="")
-                return
-            try:
+            else:
                 stop_path(self.path).touch()
                 self._write(event="end", how="stopped", why=str(error) or kind.__name__)
-            except (OSError, FullError):
-                return  # the disk is full, perhaps: the error that is on its way tells more
 
-    def workers(self, dashboard: str) -> None:
-        """They are there, or on their way."""
-        self._write(event="workers", dashboard=dashboard)
+    def workers(self, dashboard: str, n_workers: int) -> None:
+        """There are so many now."""
+        self._write(event="workers", dashboard=dashboard, n_workers=n_workers)
 
     def finished(self, pack: Pack, report: PackReport, left_s: float | None) -> None:
         """What was not begun is no event."""
@@ -72,14 +76,25 @@ class Record:
         trials = [item.trial for job in pack.jobs for item in job.items]
         self._write(event="death", pack=pack.number, stage=pack.jobs[0].stage, trials=trials, why=why)
 
+    def lost(self, n_tracks: Mapping[str, int]) -> None:
+        self._write(event="lost", tracks=n_tracks)
+
     def _write(self, **event: Any) -> None:
         event = {"at_s": round(time.time(), 3), **event}
-        try:
-            self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise _cannot_be_written(self.path, error) from error
+        with writing_to(self.path):
+            self._append(json.dumps(event, separators=(",", ":")).encode() + b"\n")
         self._told(event)
+
+    def _append(self, line: bytes) -> None:
+        """The whole line or nothing: half of one would spoil the next."""
+        start = self._file.tell()
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError:
+            self._file.seek(start)
+            self._file.truncate()
+            raise
 
 
 def _story(job: Job, report: Report) -> dict[str, Any]:
@@ -96,24 +111,30 @@ def _story(job: Job, report: Report) -> dict[str, Any]:
     }
 
 
-def _cannot_be_written(path: Path, error: OSError) -> FullError:
-    fix = "make room or mend the permissions there, then run again"
-    return FullError(Problem(what="cannot be written", where=str(path), why=error.strerror or str(error), fix=fix))
+def newest(cache: Path) -> Path:
+    """The record of the run on the cache that was begun last. Raises RequestError where there was none."""
+    found = sorted((cache / FOLDER).glob("*.jsonl"))
+    if not found:
+        raise RequestError(
+            Problem(what="there is no run to watch", where=str(cache), why="none was ever begun", fix="start one: affectpipe run")
+        )
+    return found[-1]
 
 
-def records(cache: Path) -> list[Path]:
-    """Of all runs on the cache, the oldest first."""
-    return sorted((cache / FOLDER).glob("*.jsonl"))
-
-
-def follow(path: Path) -> Iterator[Tally]:
-    """How far the run is, again and again, each time with what was added since; ends where the run has."""
+def follow(path: Path, every_s: float = 1.0) -> Iterator[Tally]:
+    """How far the run is, again and again; ends where the run has, or where its process is gone."""
     tally = Tally()
+    begun = ""
     with path.open(encoding="utf-8") as file:
-        begun = ""
-        while not tally.ended:
+        while True:
+            is_gone = tally.host == socket.gethostname() and not claims.is_there(tally.pid)
             begun += file.read()
             *lines, begun = begun.split("\n")  # the last may not be written to its end yet
             for line in lines:
                 tally.add(json.loads(line))
+            if is_gone and not tally.ended:
+                tally.ended = "killed"
             yield tally
+            if tally.ended:
+                return
+            time.sleep(every_s)

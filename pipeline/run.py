@@ -14,6 +14,7 @@ from pipeline.executor import Ran, execute
 from pipeline.places import INLINE, Place
 from pipeline.plan import Plan
 from pipeline.pools import opened
+from pipeline.profiles import clusters_file
 from pipeline.progress import Watch
 from pipeline.publish import sweep
 from pipeline.record import Record
@@ -44,14 +45,26 @@ class Result:
 
 
 def run_to_store(
-    prepared: Prepared, plan: Plan, *, only: Sequence[str] = (), device: str = "auto", on: Place = INLINE, quiet: bool = False
+    prepared: Prepared,
+    plan: Plan,
+    *,
+    only: Sequence[str] = (),
+    device: str = "auto",
+    on: Place = INLINE,
+    clusters: Path | None = None,
+    quiet: bool = False,
 ) -> Result:
     """Raises PassingError where the store cannot be written or the workers are lost, RequestError where they cannot do the work; a trial
-    that cannot be done is a failure in the result."""
+    that cannot be done is a failure in the result.
+
+    clusters: the clusters.yaml, where it is not in one of its places.
+    """
     folder, cache = prepared.request.store_folder, prepared.cache
     cache.sweep()
     sweep(folder)
-    ran = _execute(plan, cache, device=device, on=on, quiet=quiet) if plan.tasks else Ran()
+    ran = Ran()
+    if plan.tasks:
+        ran = _execute(plan, cache, clusters=clusters or clusters_file(prepared.request.stages), device=device, on=on, quiet=quiet)
     assembled = assemble(plan, cache, folder, only=only)
     found = failure_list.collect(plan, cache, ran, (*prepared.failures, *assembled.failures))
     path = failure_list.write(folder, found)
@@ -69,11 +82,10 @@ def run_to_store(
     )
 
 
-def _execute(plan: Plan, cache: Cache, *, device: str, on: Place, quiet: bool) -> Ran:
+def _execute(plan: Plan, cache: Cache, *, clusters: Path, device: str, on: Place, quiet: bool) -> Ran:
     with (
         Watch(quiet=quiet) as watch,
         Record(cache.root, plan, on=str(on), told=watch.told) as record,
-        opened(on, device=device) as pool,
+        opened(on, device=device, told=record.workers, clusters=clusters, logs=record.path.with_suffix(".logs")) as pool,
     ):
-        record.workers(pool.dashboard)
         return execute(plan, cache, pool, record, record=record.path, device=device)

@@ -22,6 +22,7 @@ STALL_S, VERSION_S = 120.0, 30.0
 VERSION = re.compile(rb"ffmpeg version ([!-~]+)")
 MAX_S = 12 * 3600.0
 READ_BYTES = 1 << 20
+STOPPED = 255  # ffmpeg's exit status where a signal ended it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +139,7 @@ def _run(path: Path, argv: list[str], n_expected: int) -> tuple[Float32, str]:
         problem = Problem(what="ffmpeg hangs", where=path.name, why=str(error), fix="run again; if it stays so, leave the file out")
         raise TransientError(problem) from error
     last = said.splitlines()[-1] if said else ""
-    if status in KILLED:
+    if status in (*KILLED, STOPPED):
         why, fix = last or f"exit status {status}", "run again; if it stays so, give it more memory"
         raise TransientError(Problem(what="ffmpeg was killed", where=path.name, why=why, fix=fix))
     if status:

@@ -1,15 +1,20 @@
-"""`plan` and `status`: what would run and why, and what there is. Numbers only; nothing is run."""
+"""`plan` and `status`: what would run and why, what there is, and how a run goes. Nothing is run."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
+
+import click
 
 from pipeline.artifact import read_about
 from pipeline.cache import Cache, State
 from pipeline.code_digest import code_digest
 from pipeline.graph import Stage
 from pipeline.plan import Plan
+from pipeline.progress import Watch
+from pipeline.record import follow, newest
 
 
 def plan_summary(plan: Plan, cache: Cache) -> dict[str, Any]:
@@ -72,3 +77,12 @@ def status(plan: Plan, cache: Cache) -> dict[str, Any]:
 
 def _code_changed(cache: Cache, stage: Stage, oldest: str) -> bool:
     return bool(read_about(cache.path(stage.name, oldest))["code"] != code_digest(stage.use, cache.digests))
+
+
+def watch(cache: Path, *, quiet: bool) -> None:
+    """Show how the newest run on the cache goes, until it ends; quiet: only wait. Raises RequestError where there was none."""
+    with Watch(quiet=quiet) as view:
+        for tally in follow(newest(cache)):
+            view.show(tally)
+    if not quiet:
+        click.echo(f"the run ended ({tally.ended}): {tally.in_words()}", err=True)

@@ -23,6 +23,7 @@ HEAVY = (
     "cv2",
     "dask",
     "distributed",
+    "dask_jobqueue",
     "transformers",
     "timm",
     "opensmile",
@@ -126,9 +127,9 @@ def test_no_import_cycle() -> None:
 @pytest.mark.parametrize(
     ("package", "allowed"),
     [
-        ("dask", {"pipeline.executor", "pipeline.clusters"}),
-        ("distributed", {"pipeline.executor", "pipeline.clusters"}),
-        ("dask_jobqueue", {"pipeline.executor", "pipeline.clusters"}),
+        ("dask", {"pipeline.clusters"}),
+        ("distributed", {"pipeline.clusters", "pipeline.dask_pool", "pipeline.slurm_cluster"}),
+        ("dask_jobqueue", {"pipeline.slurm", "pipeline.slurm_cluster"}),
         ("pydantic", {"pipeline.params"}),
     ],
 )

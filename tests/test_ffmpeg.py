@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +13,7 @@ import imageio_ffmpeg
 import pytest
 
 from pipeline import sound
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, TransientError
 
 BROKEN = {
     "fails": "#!/bin/sh\necho ffmpeg version 7.1\nexit 1\n",
@@ -62,3 +66,27 @@ def test_none_that_works(on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     text = r"PATH: there is no ffmpeg that works: .*/ffmpeg: `-version` ended with exit status 1 .*; no exe could be found; install ffmpeg"
     with pytest.raises(RequestError, match=text):
         sound.ffmpeg_binary()
+
+
+def _end(mark: str, number: int) -> None:
+    """Send the signal to this process's child with that word in its command line, as soon as it has put something out."""
+    until_s = time.monotonic() + 30
+    while time.monotonic() < until_s:
+        for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            entry = Path("/proc") / child
+            if mark in (entry / "cmdline").read_text() and "\nwchar: 0\n" not in (entry / "io").read_text():
+                os.kill(int(child), number)
+                return
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="ffmpeg's process is looked up in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_one_that_is_ended_from_outside_says_nothing_of_the_file(number: int) -> None:
+    """As all processes of a job that is cancelled are. The sound would be taken for broken, and not tried again."""
+    argv = [sound.ffmpeg_binary(), *["-v", "error", "-re", "-f", "lavfi", "-i", "anullsrc", "-t", "60", "-f", "f32le", "pipe:1"]]
+    killer = threading.Thread(target=_end, args=("anullsrc", number))
+    killer.start()
+    with pytest.raises(TransientError, match=r"^106\.mp4: ffmpeg was killed: .*; run again"):
+        sound._run(Path("106.mp4"), argv, 1)
+    killer.join()

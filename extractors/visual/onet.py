@@ -34,6 +34,7 @@ class ONet:
     Params: ClassVar[type] = ONetParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None
+    on_gpu: ClassVar[bool] = True
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
     needs_weights: ClassVar[bool] = False
     origin: ClassVar[str] = "facenet-pytorch 2.5.3 (weights in its wheel), github.com/timesler/facenet-pytorch"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import left_of, needs_proc, started
 
 KILLS = 15  # per way of killing
 # Every kind of artifact that needs no network.
@@ -27,44 +28,15 @@ stages:
   mfcc39:   {use: mfcc39, from: audio}
 store: {rows: labels, dtype: float32, align: {default: mean}}
 """
-MARK = "AFFECTPIPE_TEST_RUN"  # handed on to all that a run starts
 CLIPS = ("106-30-416x304", "207")  # of a variable rate, and without sound
 
 
-def _start(desk: Any, command: Path) -> subprocess.Popen[bytes]:
-    argv, environment = [os.fspath(command), *desk.argv("run")], {**os.environ, MARK: os.fspath(desk.cache)}
-    return subprocess.Popen(argv, start_new_session=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def _processes_of(desk: Any) -> list[int]:
-    """What a desk's runs started and what that started in turn: decoders that outlived the run that started them."""
-    mark = os.fsencode(f"{MARK}={desk.cache}")
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # it ended meanwhile, or is another user's
-    return found
-
-
-def _gone(desk: Any, within_s: float) -> bool:
-    until_s = time.monotonic() + within_s
-    while left := _processes_of(desk):
-        if time.monotonic() > until_s:
-            return not left
-        time.sleep(0.05)
-    return True
-
-
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="what a killed run leaves behind is looked up in /proc")
+@needs_proc
 @pytest.mark.parametrize("whole_group", [True, False], ids=["all its processes", "the main process alone"])
 def test_a_killed_run_leaves_nothing_half_done(
     whole_group: bool,
     some_clips: Callable[..., Any],
     new_desk: Callable[..., Any],
-    command_path: Path,
     write_crops: Callable[..., None],
     tmp_path: Path,
     assert_all_whole: Callable[..., int],
@@ -81,7 +53,7 @@ def test_a_killed_run_leaves_nothing_half_done(
     moments = random.Random(int(whole_group))
     killed, most, ends = 0, 0, 0
     while killed < KILLS:
-        run = _start(desk, command_path)
+        run = started(desk)
         try:
             run.wait(moments.uniform(0.2, 1) * longest_s)
         except subprocess.TimeoutExpired:
@@ -96,7 +68,7 @@ def test_a_killed_run_leaves_nothing_half_done(
         shutil.rmtree(desk.cache)
         shutil.rmtree(desk.store)
     assert most > 3, "no run was killed while there was anything to see"
-    assert _gone(desk, 10.0), "a decoder outlived the run"
+    assert left_of(desk) == {}, "a decoder outlived the run"
     assert desk.apart("run").status == 0
     assert_all_whole(desk)
     assert_same_data(desk.store_data(), expected)
@@ -106,7 +78,6 @@ def test_a_killed_run_leaves_nothing_half_done(
 def test_two_runs_at_once_agree(
     some_clips: Callable[..., Any],
     new_desk: Callable[..., Any],
-    command_path: Path,
     write_crops: Callable[..., None],
     tmp_path: Path,
     assert_all_whole: Callable[..., int],
@@ -117,7 +88,7 @@ def test_two_runs_at_once_agree(
     write_crops(tmp_path / "crops" / "207", range(38))
     one = new_desk(videos, labels, stages=STAGES)
     other = replace(one, store=one.store.with_name("other_store"))
-    runs = [_start(desk, command_path) for desk in (one, one, other)]
+    runs = [started(desk) for desk in (one, one, other)]
     assert [run.wait(120) for run in runs] == [0, 0, 0]
     assert_all_whole(one)
     assert_same_data(one.store_data(), other.store_data())

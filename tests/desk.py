@@ -1,4 +1,4 @@
-"""A user's desk: videos, labels, a stages file, a cache and a store, worked on through the real command line."""
+"""A user's desk: videos, labels, a stages file, a cache and a store, worked on through the real command line. Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from pipeline.cli import main
 from pipeline.hdf5 import is_whole
 from pipeline.sample import write_sample
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PLUGIN = Path(__file__).with_name("outside.py")
+REPOSITORY = Path(__file__).resolve().parents[1]
+PLUGIN = Path(__file__).with_name("e2e") / "outside.py"
 COMMAND = Path(sys.executable).with_name("affectpipe")
 SAMPLE_S = 1.5  # the shortest length at which every clip with sound has a tone
 LIMIT_S = 900  # for a machine that is busy with other things; the longest command takes half a minute of one core
@@ -281,6 +281,19 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugin]:
     made.write()
     yield made
     sys.modules.pop(made.name, None)
+
+
+@pytest.fixture
+def trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """trouble(KIND, TIMES): what the extractors of troubles.py meet from now on, in whatever process."""
+    path = tmp_path / "trouble"
+    monkeypatch.setenv("TROUBLE", str(path))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+
+    def cause(kind: str | int, times: int = 1) -> None:
+        path.write_text("\n".join([str(kind)] * times), encoding="utf-8")
+
+    return cause
 
 
 @pytest.fixture(scope="session")

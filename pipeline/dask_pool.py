@@ -1,0 +1,121 @@
+"""A pool whose workers are dask's, wherever they run."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import PassingError, Problem, RequestError
+from pipeline.packs import Hand, Pack, PackReport
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+WAITING_PER_SLOT = 2  # packs that are handed out: one that runs and one that is next
+PACK_S = 30.0  # long beside the cost of handing a pack over, short beside what is lost with a worker
+TEND_S = 2.0
+
+Told = Callable[[str, int], None]  # of the dashboard's address and the number of workers
+
+_kept = threading.local()  # a Hand per thread: what it keeps is not made for several at once
+
+
+def run_pack(pack: Pack) -> PackReport:
+    """What dask calls on a worker."""
+    from distributed import get_worker
+    from distributed.core import Status
+
+    if getattr(_kept, "run", None) != pack.run:
+        _kept.run, _kept.hand = pack.run, Hand()
+    worker = get_worker()
+    report: PackReport = _kept.hand.run(pack, lambda: worker.status is not Status.running)
+    return report
+
+
+@dataclass(slots=True, kw_only=True)
+class Side:
+    """The workers for one kind of work: how to reach them, what a pack asks of them, how many packs they can run at once."""
+
+    client: Client
+    needs: dict[str, int] | None
+    n_slots: int
+
+
+class DaskPool:
+    """The workers of dask clusters. gpu: those for work on GPUs, where it has its own; tend: called every now and then."""
+
+    pack_s = PACK_S
+
+    def __init__(self, told: Told, cpu: Side, gpu: Side | None = None, *, tend: Callable[[], None] = lambda: None) -> None:
+        self.has_gpus, self._sides, self._tend, self._told = gpu is not None, {False: cpu, True: gpu or cpu}, tend, told
+        self._out: dict[int, tuple[Pack, Future[PackReport]]] = {}
+        self._ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._clients = list({id(side.client): side.client for side in self._sides.values()}.values())
+        self._n_workers, self._tended_s = -1, 0.0
+        self._look()
+
+    def _look(self) -> None:
+        """How many workers there are, and whatever else is to be done now and then."""
+        self._tended_s = time.monotonic()
+        self._tend()
+        n_workers = sum(len(workers_of(client)) for client in self._clients)
+        if n_workers != self._n_workers:
+            self._n_workers = n_workers
+            self._told(" ".join(str(client.dashboard_link) for client in self._clients), n_workers)
+
+    def n_slots(self, *, on_gpu: bool) -> int:
+        return max(1, self._sides[on_gpu].n_slots)
+
+    def room(self, *, on_gpu: bool) -> int:
+        n_out = sum(pack.on_gpu == on_gpu for pack, _ in self._out.values())
+        return WAITING_PER_SLOT * self.n_slots(on_gpu=on_gpu) - n_out
+
+    def submit(self, pack: Pack) -> None:
+        side, key = self._sides[pack.on_gpu], f"{pack.jobs[0].stage}-{pack.run}-{pack.number}"
+        future = side.client.submit(run_pack, pack, key=key, pure=False, resources=side.needs, priority=-pack.number)
+        self._out[pack.number] = pack, future
+        future.add_done_callback(lambda _: self._ended.put(pack.number))
+
+    def next(self, within_s: float) -> tuple[Pack, PackReport | str] | None:
+        try:
+            pack, future = self._out.pop(self._ended.get(timeout=within_s))
+        except queue.Empty:
+            if any(side.client.status in ("closing", "closed") for side in self._sides.values()):
+                raise _lost("the connection to the scheduler is closed") from None
+            return None
+        finally:
+            if time.monotonic() - self._tended_s > TEND_S:
+                self._look()
+        if future.status == "finished":
+            return pack, future.result()
+        return pack, _death(future)
+
+
+def workers_of(client: Client) -> list[dict[str, Any]]:
+    """What the scheduler knows of each worker."""
+    return list(client.scheduler_info(n_workers=-1)["workers"].values())
+
+
+def _death(future: Future[PackReport]) -> str:
+    """Of a pack's workers. Raises what else made it fail."""
+    from distributed import KilledWorker
+
+    if future.status == "cancelled":
+        raise _lost("the scheduler forgot the work")
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        return f"{error.allowed_failures + 1} workers died of it, the last at {error.last_worker.address}"
+    if isinstance(error, RequestError):
+        raise error
+    why = f"{type(error).__name__}: {error}"
+    fix = "install the same version of affectpipe on all machines, and start the workers anew"
+    raise RequestError(Problem(what="a worker cannot do the work", where="--on", why=why, fix=fix)) from error
+
+
+def _lost(why: str) -> PassingError:
+    fix = "what was computed is kept; see why it ended, then run again"
+    return PassingError(Problem(what="the workers are lost", where="--on", why=why, fix=fix))

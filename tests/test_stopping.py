@@ -1,0 +1,67 @@
+"""Being told to stop: what the signals do in the block, and that all is as before after it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.stopping import SIGNALS, TerminatedError, terminable
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    yield
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_the_signals_end_the_block() -> None:
+    for number in SIGNALS:
+        handler = signal.getsignal(number)
+        with pytest.raises(TerminatedError, match=f"^{signal.Signals(number).name}$"), terminable():
+            signal.raise_signal(number)
+        assert signal.getsignal(number) == handler
+
+
+def test_ctrl_c_is_left_as_it_is() -> None:
+    with pytest.raises(KeyboardInterrupt, match=r"^$") as raised, terminable():
+        signal.raise_signal(signal.SIGINT)
+    assert not isinstance(raised.value, TerminatedError)
+
+
+def test_what_was_there_before_is_there_after() -> None:
+    heard: list[int] = []
+    for number in SIGNALS:
+        signal.signal(number, lambda number, frame: heard.append(number))
+    with terminable():
+        pass
+    for number in SIGNALS:
+        signal.raise_signal(number)
+    assert heard == list(SIGNALS)
+
+
+def test_who_does_not_mind_hanging_up_still_does_not() -> None:
+    """nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with terminable():
+        signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_in_another_thread_it_does_nothing() -> None:
+    """Python would refuse."""
+    seen: list[object] = []
+
+    def run() -> None:
+        with terminable():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGTERM)]
