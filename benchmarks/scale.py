@@ -10,8 +10,8 @@ trials in many stages.
 plan: a plan of which all but one in a hundred tracks is cached, and whose stages with gaps do nothing: how long it takes to make it, and
 to submit and collect what is missing.
 
-workers: `affectpipe run` of the default stages on copies of the clips, or of sample clips: one worker on one core beside two workers on two,
-so that each has one thread, and its decoding process no core of its own. They take turns.
+workers: `affectpipe run` of the default stages on copies of the clips, or of sample clips: one worker on one core beside two workers on
+two, so that each has one thread, and its decoding process no core of its own. They take turns.
 
 Run it on an idle machine. The disk that counts is that of Python's temporary folder (TMPDIR): every artifact is synced to it.
 """

@@ -14,8 +14,7 @@ from pipeline.plan import Plan, Task
 
 SHORTEST_S = 2.0
 MOST_UNITS = 200
-SHARES_PER_SLOT = 3
-PATIENCE = 2.0  # how far a guess of what takes so long may be off
+PATIENCE = 2.0  # how many times as long as was thought a pack may take before what is not begun goes to others
 
 Artifact = tuple[str, str]  # stage and key
 
@@ -54,7 +53,8 @@ class _Ready:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """Units that make a pack. longest_s: whoever has been at them for so long is to give back those not begun, the guess was wrong."""
+    """Units that make a pack. longest_s: whoever has been at them for so long gives back those not begun, as the guess was wrong, or there
+    was none: of a stage that was not seen yet nobody knows how long it takes."""
 
     units: list[Unit]
     longest_s: float
@@ -89,18 +89,17 @@ class Board:
     def take(self, *, on_gpu: bool, n_slots: int, longest_s: float) -> Share | None:
         """A share of what can run now, longest_s at most; None where nothing can.
 
-        It is of the first stage that has any, and goes on with the next where that one's come to an end. Shares are large first and small
-        in the end, so that all workers end together. What is not known to be short is cut off when it turns out to be long.
+        It is of the first stage that has any, and goes on with the next where these come to an end. Shares are large first and small in
+        the end, so that all workers end together.
         """
         self._wake()
         names = [name for name in self._stages[on_gpu] if self._ready[name].heap]
         if not names:
             return None
         first = self._ready[names[0]].heap[0][2]
-        n_ready, n_shares = sum(len(self._ready[name].heap) for name in names), SHARES_PER_SLOT * n_slots
-        most = 1 if first.alone else min(MOST_UNITS, -(-n_ready // n_shares))
+        most = 1 if first.alone else min(MOST_UNITS, -(-sum(len(self._ready[name].heap) for name in names) // n_slots))
         ready_s = sum(self.pace.seconds(name, self._ready[name].n_rows) or 0.0 for name in names)
-        limit_s = min(longest_s, max(SHORTEST_S, ready_s / n_shares))
+        limit_s = min(longest_s, max(SHORTEST_S, ready_s / (3 * n_slots)))
         units: list[Unit] = []
         share_s = 0.0
         for name in names:
