@@ -57,7 +57,7 @@ class Dan:
     dim = CHANNELS
     size_px = 224
     resample = "pil_bilinear"  # torchvision's Resize of a PIL image, as in its code
-    batch = 32
+    batch = 64
 
     @staticmethod
     def reads(params: DanParams) -> tuple[Kind, ...]:

@@ -89,7 +89,7 @@ class _EfficientNet:
     model: ClassVar[str]
     features: ClassVar[int]
     size_px: int
-    batch = 32
+    batch = 64
     resample = "pil_bilinear"  # EmotiEffLib's torchvision Resize of a PIL image
 
     @staticmethod

@@ -100,7 +100,7 @@ class _TimmModel:
     name: ClassVar[str]
     layout: ClassVar[Layout]
     network: ClassVar[Any]
-    batch = 32
+    batch = 64
 
     @staticmethod
     def reads(params: TimmModelParams) -> tuple[Kind, ...]:
