@@ -66,7 +66,7 @@ class HfAudio:
     """
 
     name: ClassVar[str] = "hf_audio"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = HfAudioParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None

@@ -48,7 +48,7 @@ class SpectrogramResnet18:
     """
 
     name: ClassVar[str] = "spectrogram_resnet18"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = SpectrogramResnet18Params
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None

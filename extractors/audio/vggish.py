@@ -44,7 +44,7 @@ class Vggish:
     """
 
     name: ClassVar[str] = "vggish"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = VggishParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None

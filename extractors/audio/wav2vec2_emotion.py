@@ -69,7 +69,7 @@ class Wav2Vec2Emotion:
     """
 
     name: ClassVar[str] = "wav2vec2_emotion"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = Wav2Vec2EmotionParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None

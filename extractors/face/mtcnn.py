@@ -107,7 +107,7 @@ class Mtcnn:
     """One pass over the frames: every face is cropped where it is seen, and who it belongs to is decided at the end."""
 
     name: ClassVar[str] = "mtcnn"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     Params: ClassVar[type] = MtcnnParams
     yields: ClassVar[Kind] = Kind.FACES
     decoder: ClassVar[str | None] = "pyav"

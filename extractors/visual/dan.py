@@ -45,7 +45,7 @@ class Dan:
     """
 
     name: ClassVar[str] = "dan"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = DanParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None

@@ -97,7 +97,7 @@ class DinoVit:
     """
 
     name: ClassVar[str] = "dino_vit"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = DinoVitParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None

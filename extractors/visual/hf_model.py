@@ -66,7 +66,7 @@ class _HfModel:
     Source: Wolf et al., "Transformers: state-of-the-art natural language processing", EMNLP 2020, and the model's own paper.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = HfModelParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None

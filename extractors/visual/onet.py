@@ -31,7 +31,7 @@ class ONet:
     """
 
     name: ClassVar[str] = "onet"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = ONetParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None

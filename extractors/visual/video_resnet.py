@@ -71,7 +71,7 @@ def _split(state: State) -> State:
 class _VideoResnet:
     """What both networks share. model: torchvision's name of the network; file: of its published weights."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = VideoResnetParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None
