@@ -30,7 +30,8 @@ SHORT_S, SHORT_SHARE = 1.0, 0.05  # by how much pictures may end before the head
 APART_S = 1e-5  # by which a frame follows one that has its time or a later one, so that a time tells which frame it is
 TIMES_AT_ONCE = 256
 # PyAV's frame and what lists its side data refer to each other, so only the garbage collector frees it. Left to its own count of
-# objects it takes 660 MB in a hundred frames of 1080p.
+# objects it takes 660 MB in a hundred frames of 1080p; and where a damaged picture keeps what was in its memory before, which frame that
+# was would depend on the requests before this one.
 SWEEP_PIXELS = 8 << 20
 Frame = Any
 
@@ -40,6 +41,7 @@ def serve(outlet: Outlet) -> None:
     while True:
         line, _, given = outlet.request().partition(b"\n")
         _answer(json.loads(line), given, outlet)
+        gc.collect()
 
 
 def _answer(request: dict[str, str], given: bytes, outlet: Outlet) -> None:
@@ -268,6 +270,7 @@ def _extend(spans: list[list[float]], packet: Any) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the reader's to end, and ends with it
     end_with_parent()
+    gc.disable()  # it sweeps when it is told to
     gc.freeze()  # what is there now stays; looking through it each time would take longer than the sweep itself
     with contextlib.suppress(EOFError, BrokenPipeError):  # the reader is gone: there is nobody to tell
         serve(Outlet([int(word) for word in sys.argv[1:]]))
