@@ -16,7 +16,7 @@ from pipeline.errors import PassingError, Problem, RequestError
 from pipeline.places import Place
 from pipeline.profiles import find_profiles
 from pipeline.slurm_cluster import submitted
-from pipeline.threads import usable_cores
+from pipeline.threads import THREAD_VARIABLES, usable_cores
 
 WORKER_BYTES = 3 << 30  # what a process with the networks of the default stages takes
 FIRST_WORKER_S = 60.0
@@ -36,7 +36,6 @@ CONFIG = {
     "distributed.deploy.lost-worker-timeout": "5s",
 }
 QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}  # what matters of what dask says is said as an error of ours
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @contextlib.contextmanager
@@ -77,7 +76,7 @@ def _local(n_workers: int | None, device: str, told: Told) -> Iterator[DaskPool]
     n_cpu = n_workers or max(1, min(usable_cores(), MEMORY_LIMIT // WORKER_BYTES) - len(gpus))
     n_all = n_cpu + len(gpus)
     # Libraries read these as they are loaded, which is before a worker is told anything.
-    environment = dict.fromkeys(THREADS, str(max(1, usable_cores() // n_all))) | QUIET | {"PYTHONFAULTHANDLER": "1"}
+    environment = dict.fromkeys(THREAD_VARIABLES, str(max(1, usable_cores() // n_all))) | QUIET | {"PYTHONFAULTHANDLER": "1"}
     security = Security.temporary()
     network = {"host": "127.0.0.1", "protocol": "tls", "security": security}
     with (
