@@ -8,18 +8,24 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.dask_pool import DaskPool, Side, Told, workers_of
+from pipeline.dask_pool import DaskPool, Side, Told, lost, workers_of
 from pipeline.errors import PassingError, Problem, RequestError
 from pipeline.places import Place
 from pipeline.profiles import find_profiles
 from pipeline.slurm_cluster import submitted
 from pipeline.threads import usable_cores
 
+if TYPE_CHECKING:
+    from distributed import Client, SpecCluster
+
 WORKER_BYTES = 3 << 30  # what a process with the networks of the default stages takes
 FIRST_WORKER_S = 60.0
+BACK_S, GONE_S = 60.0, 300.0  # for a worker that died to be back, before it is given up; for any at all. Starting one loads much
 # Only workers that die are told of: their memory is mostly torch's and the decoder's, which dask would take for data to spill, and a long
 # call into a library that keeps the interpreter busy is no reason to give a worker up.
 CONFIG = {
@@ -35,6 +41,7 @@ CONFIG = {
     "distributed.admin.tick.limit": "1 hour",
     "distributed.deploy.lost-worker-timeout": "5s",
 }
+LOGGERS = ("distributed", "distributed.client", "tornado.application", "asyncio")
 QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}  # what matters of what dask says is said as an error of ours
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -52,7 +59,8 @@ def opened(place: Place, *, device: str, told: Told, clusters: Path, logs: Path)
     except ImportError as error:
         fix = "pip install 'affectpipe[cluster]'"
         raise RequestError(Problem(what="needs dask", where=f"--on {place}", why=str(error), fix=fix)) from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(CONFIG))
         if place.kind == "local":
@@ -82,7 +90,7 @@ def _local(n_workers: int | None, device: str, told: Told) -> Iterator[DaskPool]
     network = {"host": "127.0.0.1", "protocol": "tls", "security": security}
     with (
         tempfile.TemporaryDirectory(prefix="affectpipe_workers_", ignore_cleanup_errors=True) as scratch,
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environment, "distributed.deploy.lost-worker-timeout": BACK_S}),
         _own_environment(),
     ):
         shared = {
@@ -107,7 +115,23 @@ def _local(n_workers: int | None, device: str, told: Told) -> Iterator[DaskPool]
             raise PassingError(Problem(what="the workers do not start", where="--on local", why=why, fix=fix)) from error
         with cluster, Client(cluster) as client:
             cpu = Side(client=client, needs={"CPU": 1}, n_slots=n_cpu)
-            yield DaskPool(told, cpu, Side(client=client, needs={"GPU": 1}, n_slots=len(gpus)) if gpus else None)
+            of_gpus = Side(client=client, needs={"GPU": 1}, n_slots=len(gpus)) if gpus else None
+            yield DaskPool(told, cpu, of_gpus, tend=_Tending(cluster, client, n_all))
+
+
+class _Tending:
+    """Called every now and then: workers that did not come back by themselves are started anew. Raises PassingError where none does."""
+
+    def __init__(self, cluster: SpecCluster, client: Client, n_workers: int) -> None:
+        self._cluster, self._client, self._n_workers = cluster, client, n_workers
+        self._seen_s = time.monotonic()
+
+    def __call__(self) -> None:
+        self._cluster.scale(self._n_workers)  # even to what it is: dask then looks who is missing
+        if workers_of(self._client):
+            self._seen_s = time.monotonic()
+        elif time.monotonic() - self._seen_s > GONE_S:
+            raise lost(f"none has started for {GONE_S:.0f} s")
 
 
 @contextlib.contextmanager

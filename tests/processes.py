@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,13 @@ def left_of(desk: Desk, within_s: float = 10.0) -> dict[int, str]:
     while (left := processes_of(desk)) and time.monotonic() < until_s:
         time.sleep(0.05)
     return left
+
+
+def end(desk: Desk) -> None:
+    """Whatever a failed test left running."""
+    for pid in processes_of(desk):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager
