@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.dask_pool import DaskPool, Side, Told, lost, workers_of
 from pipeline.errors import PassingError, Problem, RequestError
 from pipeline.places import Place
 from pipeline.profiles import find_profiles
 from pipeline.slurm_cluster import submitted
+from pipeline.stopping import put_off
 from pipeline.threads import usable_cores
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ CONFIG = {
 }
 LOGGERS = ("distributed", "distributed.client", "tornado.application", "asyncio")
 QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}  # what matters of what dask says is said as an error of ours
+FROM_TERMINALS = {signal.SIGINT, signal.SIGHUP}
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -77,7 +81,7 @@ def _local(n_workers: int | None, device: str, told: Told) -> Iterator[DaskPool]
     """A process per GPU, and n_workers without one. Nobody else on this machine can talk to them: they know each other by certificates
     made for this run."""
     import dask
-    from distributed import Client, Nanny, Scheduler, SpecCluster
+    from distributed import Nanny, Scheduler
     from distributed.security import Security
     from distributed.system import MEMORY_LIMIT
 
@@ -107,16 +111,44 @@ def _local(n_workers: int | None, device: str, told: Told) -> Iterator[DaskPool]
             options = {**shared, "resources": {"GPU" if gpu else "CPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": gpu}}
             workers[f"gpu-{gpu}" if gpu else f"cpu-{number - len(gpus)}"] = {"cls": Nanny, "options": options}
         scheduler = {"cls": Scheduler, "options": {**network, "dashboard_address": "127.0.0.1:0"}}
-        try:
-            cluster = SpecCluster(workers=workers, scheduler=scheduler, security=security)
-        except (OSError, RuntimeError) as error:
-            why = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
-            fix = "see what was said above; with --on inline there are none to start"
-            raise PassingError(Problem(what="the workers do not start", where="--on local", why=why, fix=fix)) from error
-        with cluster, Client(cluster) as client:
+        with _started(workers=workers, scheduler=scheduler, security=security) as (cluster, client):
             cpu = Side(client=client, needs={"CPU": 1}, n_slots=n_cpu)
             of_gpus = Side(client=client, needs={"GPU": 1}, n_slots=len(gpus)) if gpus else None
             yield DaskPool(told, cpu, of_gpus, tend=_Tending(cluster, client, n_all))
+
+
+@contextlib.contextmanager
+def _started(**spec: Any) -> Iterator[tuple[SpecCluster, Client]]:
+    """A cluster of this machine, until the block ends. Whoever is told to stop while it starts or ends does so when it has."""
+    from distributed import Client, SpecCluster
+
+    stack = contextlib.ExitStack()
+    try:
+        with put_off(), _deaf():
+            try:
+                cluster = stack.enter_context(SpecCluster(**spec))
+            except (OSError, RuntimeError) as error:
+                why = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
+                fix = "see what was said above; with --on inline there are none to start"
+                raise PassingError(Problem(what="the workers do not start", where="--on local", why=why, fix=fix)) from error
+            client = stack.enter_context(Client(cluster))
+        yield cluster, client
+    finally:
+        with put_off():
+            stack.close()
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """A terminal tells all that it runs of Ctrl-C and of its end, but workers are this process's to stop: those that are started by threads
+    which are started in the block do not hear it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINALS)
+    try:
+        resource_tracker.ensure_running()  # else it starts with the first worker, which hears again then
+        signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINALS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Tending:

@@ -48,6 +48,11 @@ def decoders_of(desk: Desk) -> list[int]:
     return [pid for pid, words in processes_of(desk).items() if "pipeline.decoder" in words]
 
 
+def artifacts(desk: Desk) -> int:
+    """How many there are."""
+    return sum(not path.name.startswith(".") for path in desk.cache.rglob("*.h5"))
+
+
 def left_of(desk: Desk, within_s: float = 10.0) -> dict[int, str]:
     """The processes that are still there after that time."""
     until_s = time.monotonic() + within_s

@@ -11,16 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 
 from desk import Desk
-from processes import decoders_of, started, workers_of
+from processes import artifacts, decoders_of, started, workers_of
 
 from pipeline.claims import read
 
 KILLS = 12
 WAIT_S = 60.0  # for the next artifact, on a machine that is busy with other things
-
-
-def artifacts(desk: Desk) -> int:
-    return sum(not path.name.startswith(".") for path in desk.cache.rglob("*.h5"))
 
 
 def deaths_of(desk: Desk, pids: list[int]) -> int:
