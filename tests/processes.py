@@ -7,7 +7,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,10 +18,10 @@ MARK = "AFFECTPIPE_TEST_RUN"  # handed on to all that a run starts
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="what a run's processes are is looked up in /proc")
 
 
-def started(desk: Desk, *options: str, environment: Mapping[str, str] | None = None, said: Path | None = None) -> subprocess.Popen[bytes]:
-    """`run` in a process group of its own. said: where its output goes, errors too."""
-    argv = [os.fspath(COMMAND), *desk.argv("run", *options)]
-    given = {**os.environ, MARK: os.fspath(desk.cache), **(environment or {})}
+def started(desk: Desk, *options: str, said: Path | None = None, within: str = "") -> subprocess.Popen[bytes]:
+    """`run` in a process group of its own. said: where its output goes, errors too; within: a shell's commands before it."""
+    argv = ["sh", "-c", f'{within or ":"}; exec "$@"', "sh", os.fspath(COMMAND), *desk.argv("run", *options)]
+    given = {**os.environ, MARK: os.fspath(desk.cache)}
     with open(said or os.devnull, "ab") as out:
         return subprocess.Popen(argv, start_new_session=True, env=given, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
