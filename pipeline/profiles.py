@@ -25,10 +25,10 @@ slurm:
   gpu: {queue: gpu, gpus: 1, cores: 8, memory: 32GB, walltime: "08:00:00"}"""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-WALLTIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+)(?::(?P<minutes>[0-5]?\d)(?::(?P<seconds>[0-5]?\d))?)?")
-MEMORY = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[KMGT])(?:i?B)?", re.IGNORECASE)
-WORD = re.compile(r"[\w@][\w.,:@/+-]*")  # of queues, accounts, interfaces
-GRES = re.compile(r"\w[\w.-]*(?::[\w.-]+){0,2}(?:,\w[\w.-]*(?::[\w.-]+){0,2})*")
+WALLTIME = re.compile(r"(?:(?P<days>\d{1,5})-)?(?P<hours>\d{1,5})(?::(?P<minutes>[0-5]?\d)(?::(?P<seconds>[0-5]?\d))?)?", re.ASCII)
+MEMORY = re.compile(r"(?P<number>\d{1,12}(?:\.\d{1,3})?) ?(?P<unit>[KMGT])(?:i?B)?", re.IGNORECASE | re.ASCII)
+WORD = re.compile(r"[\w@][\w.,:@/+-]*", re.ASCII)  # of queues, accounts, interfaces
+GRES = re.compile(r"\w[\w.-]*(?::[\w.-]+){0,2}(?:,\w[\w.-]*(?::[\w.-]+){0,2})*", re.ASCII)
 POWERS = {"K": 1, "M": 2, "G": 3, "T": 4}
 UNQUOTABLE = set('"`\\\n\r')  # what a shell reads even between double quotes; $HOME and the like are wanted
 # Directives that a key of their own stands for: given twice, our own reckoning (of when a job must stop, say) would be wrong.

@@ -30,7 +30,8 @@ stopping=
 client=
 trap 'stopping=1; if [ -n "$client" ]; then kill -TERM "$client"; fi' TERM
 """
-# SLURM gives notice up to a minute early, so "near" is that and a little more. Who is cancelled is no more RUNNING by then.
+# SLURM gives notice up to a minute early, so "near" is that and a little more. A job that is cancelled or preempted is COMPLETING by
+# then; one that is given notice is RUNNING, or still SIGNALING.
 WAITING = """\
 client=$!
 if [ -n "$stopping" ]; then kill -TERM "$client"; fi  # it came before the client did
@@ -39,7 +40,10 @@ status=$?
 again=
 if [ -n "$stopping" ]; then
   read -r state end < <(SLURM_TIME_FORMAT=standard squeue --noheader --jobs="$SLURM_JOB_ID" --format="%T %e")
-  if [ "$state" = RUNNING ] && [ $(($(date --date="$end" +%s) - $(date +%s))) -le {near_s} ]; then again=1; fi
+  echo "affectpipe: told to stop; the job is $state, its end $end"
+  case "$state" in
+    RUNNING | SIGNALING) if [ $(($(date --date="$end" +%s) - $(date +%s))) -le {near_s} ]; then again=1; fi ;;
+  esac
   for ((second = 0; second < {patience_s}; second++)); do
     if ! kill -0 "$client" 2>/dev/null; then break; fi
     sleep 1

@@ -23,6 +23,7 @@ HEAVY = (
     "cv2",
     "dask",
     "distributed",
+    "dask_jobqueue",
     "transformers",
     "timm",
     "opensmile",

@@ -76,6 +76,18 @@ def desk(slurm: Any, tmp_path: Path) -> Desk:
     return Desk(slurm, tmp_path)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def at_walltime(slurm: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[str, Path]]]:
+    """Jobs of one minute, the least that SLURM knows, all at once, and beside what else is tested."""
+    desks = {mode: Desk(slurm, tmp_path_factory.mktemp(mode)) for mode in ("polite", "deaf", "once")}
+    asked = {"polite": "polite", "deaf": "deaf", "once": "polite"}
+    jobs = {mode: desk.submit(asked[mode], walltime="00:01:00", requeue=mode != "once") for mode, desk in desks.items()}
+    plain = slurm.sbatch("#!/bin/bash\nsleep 300\n", "--time=1", "--output=/dev/null")
+    yield jobs | {"plain": (plain, Path("/dev/null"))}
+    for job, _ in jobs.values():
+        slurm.cancel(job)
+
+
 def words(log: Path) -> list[str]:
     """What the client said, each with the count of restarts, without the times."""
     lines = [line.split(" ", 1) for line in log.read_text().splitlines()]
@@ -141,6 +153,14 @@ def test_a_client_that_is_asked_to_stop_long_before_its_walltime_is_not_started_
     assert words(log)[1:] == ["0 stopping", "0 stopped"]
 
 
+def test_a_client_that_is_asked_to_stop_before_it_has_begun_stops(desk: Desk) -> None:
+    job, log = desk.submit("polite", setup=("echo '0 preparing'", "sleep 2"))
+    desk.await_line(log, "preparing")
+    desk.slurm.run("scancel", "--batch", f"--signal={signal.SIGTERM.name[3:]}", job)
+    assert desk.slurm.wait(job, timeout_s=20) == "FAILED"
+    assert desk.slurm.about(job)["ExitCode"] in ("143:0", "130:0")  # as quick as the client was to say what it does when told
+
+
 def test_a_preempted_client_goes_on(desk: Desk) -> None:
     """SLURM takes its place away for a job of a higher partition, and gives it back."""
     job, log = desk.submit("polite", here=True, queue="low", gres="place:1")
@@ -151,18 +171,6 @@ def test_a_preempted_client_goes_on(desk: Desk) -> None:
     assert desk.slurm.wait(job) == "COMPLETED"
     assert words(log)[1:3] == ["0 stopping", "0 stopped"]
     assert "queued again" not in log.read_text()  # SLURM did it by itself
-
-
-@pytest.fixture(scope="module")
-def at_walltime(slurm: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[str, Path]]]:
-    """Jobs of one minute, the least that SLURM knows, all at once."""
-    desks = {mode: Desk(slurm, tmp_path_factory.mktemp(mode)) for mode in ("polite", "deaf", "once")}
-    asked = {"polite": "polite", "deaf": "deaf", "once": "polite"}
-    jobs = {mode: desk.submit(asked[mode], walltime="00:01:00", requeue=mode != "once") for mode, desk in desks.items()}
-    plain = slurm.sbatch("#!/bin/bash\nsleep 300\n", "--time=1", "--output=/dev/null")
-    yield jobs | {"plain": (plain, Path("/dev/null"))}
-    for job, _ in jobs.values():
-        slurm.cancel(job)
 
 
 @pytest.mark.slow
@@ -207,7 +215,7 @@ def test_a_refusal_is_told_in_slurms_own_words(desk: Desk) -> None:
 
 def test_without_sbatch_the_error_says_where_to_go(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(desk.folder))
-    with pytest.raises(RequestError, match="PATH: there is no sbatch here: .*; run this on a machine of the cluster"):
+    with pytest.raises(RequestError, match=r"PATH: there is no sbatch here: .*; run this on a machine of the cluster"):
         desk.submit("0")
 
 
