@@ -183,11 +183,9 @@ def _code_of(extractor: Any, use: str) -> str:
 
 
 def _device(job: Job) -> str:
-    """auto: a GPU where there is one. Stages that only decode need no torch to find out."""
+    """auto: a GPU where there is one."""
     if job.device != "auto":
         return job.device
-    if job.kind in (Kind.TIMELINE, Kind.WAVEFORM):
-        return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

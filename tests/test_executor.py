@@ -89,6 +89,13 @@ def test_all_is_computed_and_told(desk: Desk) -> None:
     assert told.n_lost == {}
 
 
+def test_no_gpu_is_looked_for_where_none_is_needed(desk: Desk) -> None:
+    """That alone would load torch, into every worker."""
+    bench, told = bench_of(desk), Told()
+    execute(bench.plan, bench.cache, Inline(), told, record=bench.record, device="auto")
+    assert {job.device for pack, _ in told.packs for job in pack.jobs} == {"cpu"}
+
+
 def test_what_was_computed_is_remembered(desk: Desk) -> None:
     """The next plan reads no artifact."""
     run(bench_of(desk))
