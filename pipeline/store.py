@@ -139,13 +139,13 @@ class Feature:
             raise ValueError(f"out: expected contiguous (R, {self.dim}) {self.dtype}, got {out.shape} {out.dtype}")
         if start < 0 or start + len(out) > len(self.valid):
             raise ValueError(f"rows: expected some of 0 : {len(self.valid)}, got {start} : {start + len(out)}")
-        if self._raw is None:
-            self._raw = self._open()
+        raw = self._raw if self._raw is not None else self._open()
+        self._raw = raw  # this read keeps its own, as another thread may have opened one at the same time and put it here
         view = out.data.cast("B") if out.size else memoryview(b"")
         at = self._at + start * self._row_bytes
         while view:  # the system may give less than was asked for
             try:
-                n = os.preadv(self._raw.fileno(), [view], at)
+                n = os.preadv(raw.fileno(), [view], at)
             except OSError as error:
                 raise _damaged(self.path, str(error)) from error
             if not n:

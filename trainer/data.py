@@ -1,125 +1,37 @@
 """A store as a PyTorch dataset: windows of trials, or whole clips. See docs/trainer-data.md.
 
-A sample is a dictionary that torch's own collation makes batches of (B in front of every shape), for T rows, D numbers and C targets:
+A sample is a dictionary, for T rows, D numbers and C targets:
 
-- `features`: by name, (T, D) float32. Zero at padding and, unless they are filled, at rows where the feature is not valid.
+- `features`: by name, (T, D) float32, or float16 where asked. Zero at padding and, unless they are filled, at rows where the feature is
+  not valid.
 - `feature_valid`: by name, (T,) bool. A row that was filled is not valid all the same.
 - `rows_valid`: (T,) bool, False at padding.
 - `labels`: (T, C) float32, or (C,) of a task with labels per trial; zero where not valid. `label_valid`: of the same shape, bool.
 - `trial`: the trial's number in the store.
 
-Nothing here is drawn by chance, so batches do not depend on the number of workers.
+torch's DataLoader and its own collation make batches of them (B in front of every shape); `loader.BatchLoader` does it faster. Nothing here
+is drawn by chance, so batches do not depend on the number of workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pipeline.store import StoreError
 from trainer.arrays import Bool, Int64
 from trainer.errors import Problem, TrainerError, named
-from trainer.rows import Fill, check_fill, gather, stand_ins
+from trainer.rows import Fill
+from trainer.samples import Place, Reader, Sample
 from trainer.selection import Selection
 from trainer.standardiser import Standardiser
 from trainer.windows import Windows, cut_windows
 
-Sample = dict[str, Any]
 Longer = Literal["first", "centre", "spaced"]
-
-
-class ReadError(TrainerError):
-    """A store that could be opened and then could not be read.
-
-    From a worker process torch hands on the class and one text: the worker's traceback, at whose end stands this error's own text. Only
-    that is kept.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__(())
-        self.args = (text.rpartition(f"{ReadError.__qualname__}: ")[2].strip(),)
-
-
-class _Reader:
-    """Rows of trials as parts of samples."""
-
-    def __init__(self, selection: Selection, standardiser: Standardiser | None, fill: Fill | Mapping[str, Fill]) -> None:
-        self.selection = selection
-        self._fill = _fills(fill, selection.features)
-        self._scale = {name: _scale(name, dim, standardiser) for name, dim in selection.dims.items()} if standardiser else {}
-
-    def read(self, trial: int, rows: Int64, length: int) -> Sample:
-        """The given rows of a trial, counted from its first, with padding up to `length`."""
-        span = self.selection.rows(trial)
-        found = {name: self._feature(name, span.start + rows, span, length) for name in self.selection.features}
-        sample: Sample = {
-            "features": {name: values for name, (values, _) in found.items()},
-            "feature_valid": {name: valid for name, (_, valid) in found.items()},
-            "rows_valid": torch.arange(length) < len(rows),
-            "trial": trial,
-        }
-        return sample | self._labels(trial, span.start + rows, length)
-
-    def _feature(self, name: str, rows: Int64, span: slice, length: int) -> tuple[Tensor, Tensor]:
-        source, n = self.selection.features[name], len(rows)
-        taken, there = stand_ins(source.valid, rows, span, self._fill[name])
-        try:
-            raw = gather(source, taken)
-        except StoreError as error:
-            raise ReadError(str(error)) from error
-        values = torch.empty(length, source.dim)
-        values[:n] = torch.from_numpy(raw)  # torch widens float16 ten times as fast as NumPy
-        if name in self._scale:
-            mean, factor = self._scale[name]
-            values[:n].sub_(mean).mul_(factor)
-        values[:n][torch.from_numpy(~there)] = 0.0
-        values[n:] = 0.0
-        return values, _padded(torch.from_numpy(source.valid[rows]), length)
-
-    def _labels(self, trial: int, rows: Int64, length: int) -> Sample:
-        labels = self.selection.labels
-        if labels is None:
-            return {}
-        at = trial if labels.per_trial else rows
-        valid = torch.from_numpy(np.asarray(labels.valid[at]))
-        values = torch.where(valid, torch.from_numpy(np.asarray(labels.values[at], np.float32)), 0.0)
-        if labels.per_trial:
-            return {"labels": values, "label_valid": valid}
-        return {"labels": _padded(values, length), "label_valid": _padded(valid, length)}
-
-
-def _fills(fill: Fill | Mapping[str, Fill], names: Collection[str]) -> dict[str, Fill]:
-    """Of every feature. Raises TrainerError for an unknown policy or feature."""
-    given = dict.fromkeys(names, fill) if isinstance(fill, str) else dict(fill)
-    if unknown := given.keys() - set(names):
-        fix = "name features that are read"
-        raise TrainerError(Problem(what=f"no feature {named(unknown)}", where="fill", why=f"read are {named(names)}", fix=fix))
-    for policy in given.values():
-        check_fill(policy)
-    zero: Fill = "zero"
-    return dict.fromkeys(names, zero) | given
-
-
-def _scale(name: str, dim: int, standardiser: Standardiser) -> tuple[Tensor, Tensor]:
-    """mean and 1 / std, (D,) float32. Raises TrainerError where the standardisation is of other features."""
-    mean = standardiser.mean.get(name)
-    if mean is None or mean.shape != (dim,):
-        why = f"it is of {named(standardiser.mean)}" if mean is None else f"it is of {len(mean)} numbers, the feature has {dim}"
-        fix = "fit it to this store's features"
-        raise TrainerError(Problem(what="no standardisation", where=f"feature {name!r}", why=why, fix=fix))
-    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy((1 / standardiser.std[name]).astype(np.float32))
-
-
-def _padded(values: Tensor, length: int) -> Tensor:
-    """(n, …) -> (length, …), zeros or False behind."""
-    out = values.new_zeros((length, *values.shape[1:]))
-    out[: len(values)] = values
-    return out
 
 
 class WindowDataset(Dataset[Sample]):
@@ -138,12 +50,13 @@ class WindowDataset(Dataset[Sample]):
         step: int = 1,
         standardiser: Standardiser | None = None,
         fill: Fill | Mapping[str, Fill] = "zero",
+        dtype: torch.dtype = torch.float32,
         labelled_only: bool = False,
     ) -> None:
         """step: see `cut_windows`. fill: what stands in for invalid rows, of all features or by name, see `stand_ins`.
         labelled_only: leave out windows without any valid label. Raises TrainerError for numbers and words that make no sense."""
         self.selection = selection
-        self._reader = _Reader(selection, standardiser, fill)
+        self._reader = Reader(selection, rows, standardiser=standardiser, fill=fill, dtype=dtype)
         windows = cut_windows(selection.offsets, selection.trials.tolist(), rows=rows, stride=stride, step=step)
         self.windows = windows.where(_labelled(selection, windows)) if labelled_only else windows
 
@@ -156,8 +69,19 @@ class WindowDataset(Dataset[Sample]):
         return len(self.windows)
 
     def __getitem__(self, i: int) -> Sample:
-        trial = int(self.windows.trial[i])
-        return self._reader.read(trial, self.windows.of(i), self.windows.rows) | {"start": int(self.windows.start[i])}
+        return self._reader.one(self._place(i))
+
+    def room(self, n: int) -> dict[str, Tensor]:
+        """Memory for `batch`: by feature (n, rows, D)."""
+        return self._reader.room(n)
+
+    def batch(self, indices: Sequence[int], features: Mapping[str, Tensor]) -> Sample:
+        """The samples of these indices, as collated; their features in `features`, memory of `room(len(indices))` or more."""
+        return self._reader.batch([self._place(i) for i in indices], features)
+
+    def _place(self, i: int) -> Place:
+        windows = self.windows
+        return Place(trial=int(windows.trial[i]), rows=windows.of(i), also={"start": int(windows.start[i])})
 
 
 def _labelled(selection: Selection, windows: Windows) -> Bool:
@@ -189,6 +113,7 @@ class ClipDataset(Dataset[Sample]):
         discard: Collection[str] = (),
         standardiser: Standardiser | None = None,
         fill: Fill | Mapping[str, Fill] = "zero",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         """Raises TrainerError for a task with labels per row, and for numbers and words that make no sense."""
         if rows < 1 or longer not in get_args(Longer):
@@ -202,7 +127,7 @@ class ClipDataset(Dataset[Sample]):
             raise TrainerError(Problem(what="labels per row", where=f"task {selection.task!r}", why=why, fix=fix))
         self.selection, self._rows, self._longer = selection, rows, longer
         self._discard = [selection.features[name].valid for name in discard]
-        self._reader = _Reader(selection, standardiser, fill)
+        self._reader = Reader(selection, rows, standardiser=standardiser, fill=fill, dtype=dtype)
 
     @property
     def trial(self) -> Int64:
@@ -213,12 +138,23 @@ class ClipDataset(Dataset[Sample]):
         return len(self.selection.trials)
 
     def __getitem__(self, i: int) -> Sample:
+        return self._reader.one(self._place(i))
+
+    def room(self, n: int) -> dict[str, Tensor]:
+        """Memory for `batch`: by feature (n, rows, D)."""
+        return self._reader.room(n)
+
+    def batch(self, indices: Sequence[int], features: Mapping[str, Tensor]) -> Sample:
+        """The samples of these indices, as collated; their features in `features`, memory of `room(len(indices))` or more."""
+        return self._reader.batch([self._place(i) for i in indices], features)
+
+    def _place(self, i: int) -> Place:
         trial = int(self.selection.trials[i])
         span = self.selection.rows(trial)
         kept = np.ones(span.stop - span.start, np.bool_)
         for valid in self._discard:
             kept &= valid[span]
-        return self._reader.read(trial, _chosen(np.flatnonzero(kept), self._rows, self._longer), self._rows)
+        return Place(trial=trial, rows=_chosen(np.flatnonzero(kept), self._rows, self._longer), also={})
 
 
 def _chosen(kept: Int64, rows: int, longer: Longer) -> Int64:

@@ -56,13 +56,11 @@ class ArrayRows:
         out[:] = self.values[start : start + len(out)]
 
 
-def gather(source: RowSource, rows: Int64) -> npt.NDArray[Any]:
-    """(R, D) values of these rows, in their order. Each run of consecutive rows is one read."""
-    out = np.empty((len(rows), source.dim), source.dtype)
+def gather(source: RowSource, rows: Int64, out: npt.NDArray[Any]) -> None:
+    """Fill out (R, D), C-contiguous and of the source's dtype, with these rows in their order. Each run of consecutive rows is one read."""
     edges = [*np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist(), len(rows)]  # rows count from 0, so that the first starts a run
     for start, stop in pairwise(edges):
         source.read(int(rows[start]), out[start:stop])
-    return out
 
 
 def check_fill(fill: str) -> None:

@@ -234,6 +234,27 @@ def test_batches_of_torch_s_own_collation(made: Any) -> None:
     assert len(loader) == -(-len(data) // 4)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("standardised", [False, True])
+def test_samples_of_half_the_size(make_store: Callable[..., Any], dtype: str, standardised: bool) -> None:
+    """Rounded once, after standardising in float32."""
+    made = make_store(dtype=dtype)
+    chosen = select(made.open(), FEATURES)
+    fitted = fit_standardiser(chosen) if standardised else None
+    whole = WindowDataset(chosen, standardiser=fitted)
+    if dtype == "float32" and not standardised:
+        with pytest.raises(
+            TrainerError, match="dtype: float16 of arcface, vggish: they are stored as float32 and may be beyond what float16"
+        ):
+            WindowDataset(chosen, dtype=torch.float16)
+        return
+    half = WindowDataset(chosen, standardiser=fitted, dtype=torch.float16)
+    for i in range(len(whole)):
+        for name in FEATURES:
+            assert torch.equal(half[i]["features"][name], whole[i]["features"][name].half())
+    assert half[0]["features"]["arcface"].dtype == torch.float16
+
+
 def test_mistakes_of_whoever_reads(made: Any) -> None:
     store = made.open()
     va, emi = select(store, FEATURES, task="va"), select(store, FEATURES, task="emi")
@@ -253,6 +274,10 @@ def test_mistakes_of_whoever_reads(made: Any) -> None:
         WindowDataset(va, fill={"faces": "nearest"})
     with pytest.raises(TrainerError, match="fill: unknown policy 'linear': known: zero, nearest, previous; give one of them"):
         WindowDataset(va, fill="linear")  # type: ignore[arg-type]
+    with pytest.raises(
+        TrainerError, match=r"dtype: unknown type torch.float64: samples are torch.float32 or torch.float16; give one of them"
+    ):
+        WindowDataset(va, dtype=torch.float64)
     only = fit_standardiser(select(store, ["arcface"]))
     with pytest.raises(TrainerError, match="feature 'vggish': no standardisation: it is of arcface; fit it to this store's features"):
         WindowDataset(va, standardiser=only)

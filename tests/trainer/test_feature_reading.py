@@ -62,9 +62,12 @@ def test_threads_and_copies_read_the_same(made: Any) -> None:
     feature = made.open().open_feature("arcface")
     expected = rows_of(feature, 0, 1332)
     copy = pickle.loads(pickle.dumps(feature))
+    feature.close()
     found: list[bool] = []
+    together = threading.Barrier(8)  # so that all find it closed, and open it
 
     def read(of: Feature, start: int) -> None:
+        together.wait()
         found.append(all(np.array_equal(rows_of(of, i, 40), expected[i : i + 40], equal_nan=True) for i in range(start, 1280, 7)))
 
     threads = [threading.Thread(target=read, args=(of, start)) for of in (feature, copy) for start in range(4)]

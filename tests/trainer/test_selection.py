@@ -84,7 +84,9 @@ def test_features_in_memory(made: Any) -> None:
     scores = ArrayRows(values=np.arange(1332 * 2, dtype=np.float32).reshape(-1, 2), valid=np.ones(1332, np.bool_))
     chosen = select(store, ["arcface"], more={"scores": scores})
     assert chosen.dims == {"arcface": 7, "scores": 2}
-    np.testing.assert_array_equal(gather(chosen.features["scores"], np.array([1331, 4, 5, 5])), scores.values[[1331, 4, 5, 5]])
+    out = np.empty((4, 2), np.float32)
+    gather(chosen.features["scores"], np.array([1331, 4, 5, 5]), out)
+    np.testing.assert_array_equal(out, scores.values[[1331, 4, 5, 5]])
     with pytest.raises(TrainerError, match=r"a feature twice: arcface, arcface; name each"):
         select(store, ["arcface"], more={"arcface": scores})
     short = ArrayRows(values=scores.values[1:], valid=scores.valid[1:])
