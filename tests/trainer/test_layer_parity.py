@@ -46,6 +46,32 @@ def test_released_fusion(masked: bool, reference: Callable[[str], Any]) -> None:
     assert known.error(arousal.numpy(), "arousal") < known.limit
 
 
+def test_released_attention_where_it_bends() -> None:
+    """The fixture's numbers are so small that a tanh does not show in them.
+
+    K = X^T W_k + b, S = tanh(K Q / sqrt(d)), H = ReLU(tanh(V S)), X + ReLU(W H + b), after the description of the released code.
+    """
+    torch.manual_seed(0)
+    layer = ReleasedFusion(dim=6, rows=4).double().eval().coattn.dcn_layers[0]
+    with torch.no_grad():
+        for value in layer.parameters():
+            value.normal_(0, 2)
+    clips = {1: torch.randn(2, 4, 6, dtype=torch.float64), 2: torch.randn(2, 4, 6, dtype=torch.float64)}  # 1 is visual, 2 audio
+    weights = {name: value.detach().numpy() for name, value in layer.named_parameters()}
+
+    def linear(name: str, x: np.ndarray) -> np.ndarray:
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    done = layer(clips[1], clips[2], None)
+    for clip in range(2):
+        query = linear("dense_coattn.query_linear", np.concatenate([clips[1][clip], clips[2][clip]], axis=1))
+        for which, x in ((1, clips[1][clip].numpy()), (2, clips[2][clip].numpy())):
+            scores = np.tanh(linear(f"dense_coattn.key{which}_linear", x.T) @ query / np.sqrt(12))
+            attended = np.maximum(np.tanh(linear(f"dense_coattn.value{which}_linear", x) @ scores), 0)
+            expected = x + np.maximum(linear(f"linears.{which - 1}.0", attended), 0)
+            np.testing.assert_allclose(done[which - 1][clip].detach().numpy(), expected, rtol=1e-12, atol=1e-13)
+
+
 def test_a_weight_is_its_norm_times_its_direction() -> None:
     """w = g v / ||v||, the norm over inputs and kernel, per output: doubling v changes nothing, doubling g doubles the convolution."""
     block = TemporalBlock(3, 3, kernel=2).double().eval()
