@@ -20,9 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipeline.cache import Cache, Seal
-from pipeline.memo import SETTLE_NS
-from pipeline.request import Request, prepare
+from cached import make_cached
 
 STAGES = """version: 1
 stages:
@@ -39,30 +37,6 @@ stages:
   functionals: {use: egemaps_functionals, from: [audio, timeline]}
   functionals_centred: {use: egemaps_functionals, from: [audio, timeline], anchor: centre}
 """
-
-
-def make_cached(root: Path, n_trials: int) -> int:
-    """n_trials sources of a few bytes and, for each track of the plan, an artifact file that is remembered as whole."""
-    (root / "videos").mkdir()
-    (root / "stages.yaml").write_text(STAGES)
-    for number in range(n_trials):
-        (root / "videos" / f"{number:05}.mp4").write_text(f"clip {number}")
-    time.sleep(SETTLE_NS / 1e9 + 0.1)  # a digest of a file written this moment would not be remembered
-    prepared = prepare(Request(videos=root / "videos", stages=root / "stages.yaml", cache=root / "cache"))
-    cache, plan = prepared.cache, prepared.plan()
-    n_tracks = 0
-    for stage, keys in plan.keys.items():
-        for index, key in enumerate(keys):
-            path = cache.path(stage, key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-            seal = Seal(
-                data="", warnings=[], source=prepared.trials[index].source.digest, person=None, trial=f"{index:05}", seconds=1.0, finding=""
-            )
-            cache.seals(stage).put(key, path.stat(), seal, settled=True)
-            n_tracks += 1
-    Cache.save(cache)
-    return n_tracks
 
 
 def make_makefile(root: Path) -> Path:
@@ -94,7 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="affectpipe-plan-"))
     try:
-        n_tracks = make_cached(root, options.trials)
+        n_tracks = make_cached(root, options.trials, STAGES).n_tracks
         command = str(Path(sys.executable).with_name("affectpipe"))
         words = [command, "plan", str(root / "videos"), "--stages", str(root / "stages.yaml"), "--cache", str(root / "cache"), "--json"]
         ours, printed = timed(words, options.runs)

@@ -14,6 +14,7 @@ from pipeline.plan import Plan, Task
 
 SHORTEST_S = 2.0
 MOST_UNITS = 200
+PATIENCE = 2.0  # how many times as long as was thought a pack may take before what is not begun goes to others
 
 Artifact = tuple[str, str]  # stage and key
 
@@ -50,6 +51,15 @@ class _Ready:
     n_rows: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Units that make a pack. longest_s: whoever has been at them for so long gives back those not begun, as the guess was wrong, or there
+    was none: of a stage that was not seen yet nobody knows how long it takes."""
+
+    units: list[Unit]
+    longest_s: float
+
+
 class Board:
     """All that is to be done. A unit is `take`n, and afterwards each of its tasks is `done`, `lost`, or put back with `later`."""
 
@@ -76,13 +86,30 @@ class Board:
             if not needed:
                 self._put(unit)
 
-    def take(self, *, on_gpu: bool, n_slots: int, longest_s: float) -> list[Unit]:
-        """Units of one stage that make a pack of longest_s at most, of the first stage that has any; none where nothing can run now."""
+    def take(self, *, on_gpu: bool, n_slots: int, longest_s: float) -> Share | None:
+        """A share of what can run now, longest_s at most; None where nothing can.
+
+        It is of the first stage that has any, and goes on with the next where these come to an end. Shares are large first and small in
+        the end, so that all workers end together.
+        """
         self._wake()
-        for name in self._stages[on_gpu]:
-            if self._ready[name].heap:
-                return self._pack(name, n_slots, longest_s)
-        return []
+        names = [name for name in self._stages[on_gpu] if self._ready[name].heap]
+        if not names:
+            return None
+        first = self._ready[names[0]].heap[0][2]
+        most = 1 if first.alone else min(MOST_UNITS, -(-sum(len(self._ready[name].heap) for name in names) // n_slots))
+        ready_s = sum(self.pace.seconds(name, self._ready[name].n_rows) or 0.0 for name in names)
+        limit_s = min(longest_s, max(SHORTEST_S, ready_s / (3 * n_slots)))
+        units: list[Unit] = []
+        share_s = 0.0
+        for name in names:
+            ready = self._ready[name]
+            while ready.heap and (not units or (len(units) < most and share_s < limit_s and not ready.heap[0][2].alone)):
+                negative, _, unit = heapq.heappop(ready.heap)
+                ready.n_rows += negative
+                units.append(unit)
+                share_s += self.pace.seconds(name, -negative) or 0.0
+        return Share(units=units, longest_s=PATIENCE * limit_s)
 
     def done(self, task: Task, n_rows: int) -> None:
         """Its artifact is there."""
@@ -145,21 +172,6 @@ class Board:
             unit.missing -= 1
             if not unit.missing:
                 self._put(unit)
-
-    def _pack(self, name: str, n_slots: int, longest_s: float) -> list[Unit]:
-        """A share of what is ready: large packs first, small ones in the end, so that all workers end together."""
-        ready = self._ready[name]
-        whole_s = self.pace.seconds(name, ready.n_rows)
-        limit_s = min(longest_s, max(SHORTEST_S, (whole_s or 0.0) / (3 * n_slots)))
-        most = 1 if whole_s is None else min(MOST_UNITS, -(-len(ready.heap) // n_slots))
-        pack: list[Unit] = []
-        pack_s = 0.0
-        while ready.heap and (not pack or (len(pack) < most and pack_s < limit_s and not (pack[0].alone or ready.heap[0][2].alone))):
-            negative, _, unit = heapq.heappop(ready.heap)
-            ready.n_rows += negative
-            pack.append(unit)
-            pack_s += self.pace.seconds(name, -negative) or 0.0
-        return pack
 
 
 def inputs_of(task: Task) -> Iterable[Artifact]:

@@ -21,7 +21,7 @@ from pipeline.places import Place
 from pipeline.profiles import find_profiles
 from pipeline.slurm_cluster import submitted
 from pipeline.stopping import put_off
-from pipeline.threads import usable_cores
+from pipeline.threads import THREAD_VARIABLES, usable_cores
 
 if TYPE_CHECKING:
     from distributed import Client, SpecCluster
@@ -47,7 +47,6 @@ CONFIG = {
 LOGGERS = ("distributed", "distributed.client", "tornado.application", "asyncio")
 QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}  # what matters of what dask says is said as an error of ours
 FROM_TERMINALS = {signal.SIGINT, signal.SIGHUP}
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @contextlib.contextmanager
@@ -89,7 +88,7 @@ def _local(n_workers: int | None, device: str, told: Told) -> Iterator[DaskPool]
     n_cpu = n_workers or max(1, min(usable_cores(), MEMORY_LIMIT // WORKER_BYTES) - len(gpus))
     n_all = n_cpu + len(gpus)
     # Libraries read these as they are loaded, which is before a worker is told anything.
-    environment = dict.fromkeys(THREADS, str(max(1, usable_cores() // n_all))) | QUIET | {"PYTHONFAULTHANDLER": "1"}
+    environment = dict.fromkeys(THREAD_VARIABLES, str(max(1, usable_cores() // n_all))) | QUIET | {"PYTHONFAULTHANDLER": "1"}
     security = Security.temporary()
     network = {"host": "127.0.0.1", "protocol": "tls", "security": security}
     with (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.board import Artifact, Board, Unit, inputs_of
+from pipeline.board import Artifact, Board, Share, Unit, inputs_of
 from pipeline.cache import Cache, State
 from pipeline.code_digest import code_digest
 from pipeline.errors import FullError, Problem
@@ -96,20 +96,21 @@ class _Execution:
     def _submit(self) -> None:
         for on_gpu in (True, False) if self.pool.has_gpus else (False,):
             while self.pool.room(on_gpu=on_gpu) > 0:
-                units = self.board.take(on_gpu=on_gpu, n_slots=self.pool.n_slots(on_gpu=on_gpu), longest_s=self.pool.pack_s)
-                if not units:
+                share = self.board.take(on_gpu=on_gpu, n_slots=self.pool.n_slots(on_gpu=on_gpu), longest_s=self.pool.pack_s)
+                if share is None:
                     break
-                self._send(units, on_gpu)
+                self._send(share, on_gpu)
 
-    def _send(self, units: list[Unit], on_gpu: bool) -> None:
+    def _send(self, share: Share, on_gpu: bool) -> None:
         self.n_packs += 1
         pack = Pack(
             number=self.n_packs,
             record=self.record,
             on_gpu=on_gpu,
-            jobs=tuple(self._job(unit) for unit in units),
+            longest_s=share.longest_s,
+            jobs=tuple(self._job(unit) for unit in share.units),
         )
-        self.out[pack.number] = units
+        self.out[pack.number] = share.units
         self.pool.submit(pack)
 
     def _job(self, unit: Unit) -> Job:

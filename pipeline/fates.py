@@ -21,7 +21,7 @@ class Fate(StrEnum):
     PASSING = "passing"  # it may work in another run
     TRANSIENT = "transient"  # it may work at once
     ELSEWHERE = "elsewhere"  # another client is at it
-    LEFT = "left"  # not begun: the worker was told to stop
+    LEFT = "left"  # not begun: the worker was told to stop, or what it had begun took long
     FULL = "full"  # nothing can be written any more
 
 

@@ -1,9 +1,11 @@
-"""A pack: jobs of one stage that one worker does in one go. The one function that computes them, whoever calls it and wherever."""
+"""A pack: jobs that one worker does in one go. The one function that computes them, whoever calls it and wherever."""
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,12 +24,16 @@ MAX_DEATHS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pack:
-    """record: of the run whose it is, a file that every worker must be able to see; on_gpu: whether it is work for one."""
+    """record: of the run whose it is, a file that every worker must be able to see; on_gpu: whether it is work for one.
+
+    longest_s: who has been at it for so long begins no more of its jobs. One of them is always begun.
+    """
 
     number: int
     record: Path
     on_gpu: bool
     jobs: tuple[Job, ...]
+    longest_s: float = math.inf
 
     @property
     def run(self) -> str:
@@ -63,10 +69,13 @@ class Hand:
         if not pack.record.exists():
             why, fix = f"there is no {pack.record}", "let all machines have the cache and the videos under the same paths"
             raise RequestError(Problem(what="a worker does not see the cache", where=socket.gethostname(), why=why, fix=fix))
-        reports, began_utc = [], []
+        reports: list[Report] = []
+        began_utc: list[str] = []
+        began_s = time.monotonic()
         for job in pack.jobs:
             began_utc.append(datetime.now(UTC).isoformat(timespec="milliseconds"))
-            if is_stopping() or pack.stop.exists():
+            is_late = bool(reports) and time.monotonic() - began_s > pack.longest_s
+            if is_late or is_stopping() or pack.stop.exists():
                 reports.append(_left(job))
             else:
                 reports.append(self._run(job, pack.run))

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline import claims
 from pipeline.errors import PassingError, Problem, RequestError
+from pipeline.fates import Fate
 from pipeline.packs import Pack, PackReport, stop_path
 from pipeline.plan import Plan
 from pipeline.publish import writing_to
@@ -65,7 +66,10 @@ class Record:
         self._write(event="workers", dashboard=dashboard, n_workers=n_workers)
 
     def finished(self, pack: Pack, report: PackReport, left_s: float | None) -> None:
+        """What was not begun is no event."""
         for job, one, began_utc in zip(pack.jobs, report.reports, report.began_utc, strict=True):
+            if all(outcome.fate is Fate.LEFT for outcome in one.outcomes):
+                continue
             self._write(event="job", pack=pack.number, where=report.where, began_utc=began_utc, left_s=left_s, **_story(job, one))
 
     def died(self, pack: Pack, why: str) -> None:

@@ -1,4 +1,7 @@
-"""Reading a store: `index.h5` and one `<feature>.h5` per feature, all on one row axis. Needs h5py and numpy only."""
+"""Reading a store: `index.h5` and one `<feature>.h5` per feature, all on one row axis. Needs h5py and numpy only.
+
+It is the one door for programs that read stores: what they need to read and write files with the same care is handed on from here.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,26 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import AffectpipeError, Problem
-from pipeline.hdf5 import CorruptFileError, guarded_file, read_texts, text_attr
+from pipeline.hdf5 import CorruptFileError, guarded_file, is_whole, read_texts, sealed_file, text_attr, write_texts
+from pipeline.publish import publish_text, published
+
+__all__ = [
+    "AffectpipeError",
+    "CorruptFileError",
+    "Index",
+    "Labels",
+    "Store",
+    "StoreError",
+    "guarded_file",
+    "is_whole",
+    "open_store",
+    "publish_text",
+    "published",
+    "read_texts",
+    "sealed_file",
+    "text_attr",
+    "write_texts",
+]
 
 INDEX = "index.h5"
 INDEX_FORMAT, FEATURE_FORMAT = "affectpipe/index", "affectpipe/feature"
@@ -35,10 +57,14 @@ class Labels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """The row axis. Trial i has the rows offsets[i] : offsets[i + 1] of every array with N rows."""
+    """The row axis. Trial i has the rows offsets[i] : offsets[i + 1] of every array with N rows.
+
+    source: of each trial the sha256 of the media file that shows it; trials of one source have the same.
+    """
 
     trials: tuple[str, ...]
     split: tuple[str, ...]
+    source: tuple[str, ...]
     offsets: npt.NDArray[np.int64]
     times_s: npt.NDArray[np.float64]
     frame: npt.NDArray[np.int64]
@@ -120,6 +146,7 @@ def _read_index(file: h5py.File) -> Index:
     return Index(
         trials=tuple(read_texts(file, "trials")),
         split=tuple(read_texts(file, "split")),
+        source=tuple(read_texts(file, "source")),
         offsets=file["offsets"][:],
         times_s=file["times_s"][:],
         frame=file["frame"][:],

@@ -32,6 +32,28 @@ HEAVY = (
     "pandas",
     "numba",
 )
+WITHOUT_TORCH = (
+    "trainer.arrays",
+    "trainer.averaging",
+    "trainer.compare",
+    "trainer.decisions",
+    "trainer.errors",
+    "trainer.filling",
+    "trainer.folds_file",
+    "trainer.groups",
+    "trainer.labels",
+    "trainer.metrics",
+    "trainer.pooling",
+    "trainer.predictions",
+    "trainer.predictions_file",
+    "trainer.scores",
+    "trainer.smoothing",
+    "trainer.splits",
+    "trainer.submission",
+    "trainer.sums",
+    "trainer.tasks",
+    "trainer.template",
+)
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
 
@@ -131,6 +153,8 @@ def test_no_import_cycle() -> None:
         ("distributed", {"pipeline.clusters", "pipeline.dask_pool", "pipeline.slurm_cluster"}),
         ("dask_jobqueue", {"pipeline.slurm", "pipeline.slurm_cluster"}),
         ("pydantic", {"pipeline.params"}),
+        ("sklearn", set()),  # these two are what tests compare with
+        ("torchmetrics", set()),
     ],
 )
 def test_some_packages_have_one_place(package: str, allowed: set[str]) -> None:
@@ -155,6 +179,18 @@ for name in {names!r}:
 print(json.dumps([culprits, threading.active_count()]))
 """
     assert run(code) == [[], 1]
+
+
+def test_scoring_needs_numpy_and_h5py_only() -> None:
+    """Of the trainer, all that is not made of torch: predictions can be scored and handed in where there is none."""
+    assert set(WITHOUT_TORCH) <= MODULES.keys()
+    code = f"""
+import importlib, json, sys
+for name in {WITHOUT_TORCH!r}:
+    importlib.import_module(name)
+print(json.dumps(sorted({{"scipy", "sklearn", "torchmetrics", *{HEAVY!r}}} & set(sys.modules))))
+"""
+    assert run(code) == []
 
 
 def test_reading_a_store_needs_numpy_and_h5py_only() -> None:

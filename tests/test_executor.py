@@ -14,7 +14,7 @@ import pytest
 from desk import Desk
 from jobs import Bench, bench_of
 
-from pipeline import executor
+from pipeline import board, executor
 from pipeline.cache import Cache, State
 from pipeline.claims import Claim, claim_path
 from pipeline.errors import FullError
@@ -229,7 +229,8 @@ def test_whoever_dies_before_it_begins_does_not_go_on_for_ever(desk: Desk) -> No
     pool = Dying(lambda pack: any(item.trial == "207" for job in pack.jobs for item in job.items))
     ran = run(bench, told, pool)
     assert ran.computed == {"level": 1}
-    assert told.deaths == ["level 207: 4 workers died of it"] * MAX_DEATHS
+    assert Counter(told.deaths) == {"level 207: 4 workers died of it": MAX_DEATHS, "level 106: 4 workers died of it": 1}
+    assert pool.sizes == [2, 1, 1, 1]
     assert told.n_lost == {"level": 1}
     (failure,) = ran.failures.values()
     assert str(failure.problem) == (
@@ -246,6 +247,16 @@ def test_those_that_waited_beside_one_that_died_are_done_alone(desk: Desk) -> No
     assert run(bench, told, pool).computed == {"level": 2}
     assert pool.sizes == [2, 1, 1]
     assert len(told.deaths) == 2
+
+
+def test_what_was_not_begun_comes_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "PATIENCE", 0.0)  # nobody begins a pack's second job
+    pool, told = Dying(lambda pack: False), Told()
+    ran = run(bench_of(desk), told, pool)
+    assert (ran.computed, ran.failures) == (ALL, {})
+    assert pool.sizes[0] == 4, "the timelines and the sound of both"
+    assert told.fates("timeline", "106") + told.fates("audio", "106") != [Fate.DONE] * 2
+    assert {told.fates(stage, trial)[-1] for stage in ALL for trial in ("106", "207")} == {Fate.DONE}
 
 
 def test_what_needs_a_lost_track_is_lost_with_it(desk: Desk) -> None:

@@ -156,6 +156,14 @@ def test_a_run_that_is_to_stop_begins_nothing_more(bench: Bench) -> None:
     assert not jobs[1].items[0].target.exists()
 
 
+def test_who_has_been_at_a_pack_for_too_long_begins_nothing_more(bench: Bench) -> None:
+    """One job is always done, however long it takes."""
+    jobs = [bench.job("level", trial) for trial in ("106", "207")]
+    pack = replace(bench.pack(*jobs), longest_s=0.0)
+    assert fates(Hand().run(pack)) == [[Fate.DONE], [Fate.LEFT]]
+    assert fates(Hand().run(replace(pack, jobs=jobs[1:]))) == [[Fate.DONE]]
+
+
 def test_a_worker_that_does_not_see_the_cache_says_so(bench: Bench) -> None:
     """It would compute everything into folders of its own."""
     bench.record.unlink()

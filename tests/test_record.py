@@ -19,7 +19,7 @@ from processes import no_room
 
 from pipeline.errors import FullError, RequestError
 from pipeline.executor import execute
-from pipeline.packs import stop_path
+from pipeline.packs import Hand, stop_path
 from pipeline.pools import Inline
 from pipeline.record import Record, follow, newest
 from pipeline.tally import Event, Tally
@@ -80,6 +80,16 @@ def test_a_job_s_line_tells_where_it_was_and_what_it_cost(bench: Bench) -> None:
         assert re.fullmatch(r"\S+:\d+", job["where"])
         assert job["reason"] == "never computed"
         assert (job["decode_s"] > 0) == (job["stage"] != "level")
+
+
+def test_what_was_not_begun_has_no_line(bench: Bench) -> None:
+    run(bench, lambda event: None)
+    jobs = bench.job("level", "106"), bench.job("level", "207")
+    pack = replace(bench.pack(*jobs), longest_s=0.0)
+    with record_of(bench) as record:
+        record.finished(pack, Hand().run(pack), None)
+    (line,) = (event for event in map(json.loads, record.path.read_text().splitlines()) if event["event"] == "job")
+    assert line["fates"] == {"106": "found"}
 
 
 def test_a_death_is_counted(bench: Bench) -> None:
