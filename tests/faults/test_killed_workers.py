@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -9,13 +10,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import pytest
 from desk import Desk
 from processes import artifacts, decoders_of, started, workers_of
 
 from pipeline.claims import read
 
 KILLS = 12
+STALL_S = 7.0  # more than a decoder at work is ever silent for
 WAIT_S = 60.0  # for the next artifact, on a machine that is busy with other things
 
 
@@ -67,3 +71,30 @@ def test_killed_workers(busy_desk: Callable[..., Desk], assert_as_undisturbed: C
         if n_killed < KILLS:
             shutil.rmtree(desk.cache)
             shutil.rmtree(desk.store)
+
+
+def test_a_decoder_that_hangs(
+    busy_desk: Callable[..., Desk], assert_as_undisturbed: Callable[[Desk], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was to decode is tried again, by another."""
+    (tmp_path / "impatient").mkdir()
+    (tmp_path / "impatient" / "sitecustomize.py").write_text(f"import pipeline.video\npipeline.video.STALL_S = {STALL_S}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "impatient"), prepend=os.pathsep)
+    desk = busy_desk()
+    run = started(desk, "--on", "local:2", said=desk.stages.with_suffix(".said"))
+    until_s = time.monotonic() + WAIT_S
+    while not (decoders := decoders_of(desk)):
+        assert run.poll() is None
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+    for pid in decoders:
+        os.kill(pid, signal.SIGSTOP)
+    assert run.wait() == 0, desk.stages.with_suffix(".said").read_text()
+    assert_as_undisturbed(desk)
+    (record,) = (desk.cache / "runs").glob("*.jsonl")
+    events = [event for event in map(json.loads, record.read_text().splitlines()) if event["event"] == "job"]
+    why = [why for event in events if "transient" in event["fates"].values() for why in event["why"].values()]
+    assert why != []
+    assert {one.partition(": ")[2] for one in why} == {
+        f"the decoder hangs: no output for {STALL_S:g} s; run again; if it stays so, leave the file out"
+    }

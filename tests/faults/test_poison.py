@@ -48,7 +48,7 @@ def fates_of_207(desk: Desk) -> list[str]:
     return [event["fates"]["207"] for event in events if event["event"] == "job" and event["stage"] == "level" and "207" in event["fates"]]
 
 
-@pytest.mark.parametrize(("kind", "within"), [("segfault", ""), ("die", ""), ("fill_memory", SMALL)])
+@pytest.mark.parametrize(("kind", "within"), [("segfault", ""), ("fill_memory", SMALL)])
 def test_a_trial_that_kills_one_worker_is_done_by_another(
     kind: str, within: str, desk: Desk, expected: Any, trouble: Callable[..., None], assert_same_data: Callable[..., None]
 ) -> None:
