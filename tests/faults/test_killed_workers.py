@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from desk import Desk
-from processes import artifacts, decoders_of, started, workers_of
+from processes import artifacts, decoders_of, left_of, started, workers_of
 
 from pipeline.claims import read
 
@@ -98,3 +99,20 @@ def test_a_decoder_that_hangs(
     assert {one.partition(": ")[2] for one in why} == {
         f"the decoder hangs: no output for {STALL_S:g} s; run again; if it stays so, leave the file out"
     }
+
+
+def test_workers_that_are_killed_as_they_start(busy_desk: Callable[..., Desk], assert_as_undisturbed: Callable[[Desk], None]) -> None:
+    """Whatever kills them then would do so again: that is said, and nothing is tried for ever."""
+    desk = busy_desk()
+    said = desk.stages.with_suffix(".said")
+    run = started(desk, "--on", "local:2", said=said)
+    while run.poll() is None:
+        for pid in workers_of(desk):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert run.returncode == 1
+    (error,) = said.read_text().splitlines()
+    assert error.startswith("error: --on local: the workers do not start: ")
+    assert left_of(desk) == {}
+    assert started(desk, "--on", "local:2").wait() == 0
+    assert_as_undisturbed(desk)
