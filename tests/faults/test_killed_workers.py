@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from desk import Desk
-from processes import artifacts, decoders_of, left_of, started, workers_of
+from processes import artifacts, decoders_of, kill, left_of, started, workers_of
 
 from pipeline.claims import read
 
@@ -49,8 +48,7 @@ def killed(desk: Desk, run: subprocess.Popen[bytes], moments: random.Random) -> 
         if (now := artifacts(desk)) > before:
             time.sleep(moments.uniform(0.0, 0.3))
             chosen = victims(desk, moments)
-            for pid in chosen:
-                os.kill(pid, signal.SIGKILL)
+            kill(*chosen)
             if chosen:
                 before, until_s = now, time.monotonic() + WAIT_S
                 yield len(chosen)
@@ -107,9 +105,7 @@ def test_workers_that_are_killed_as_they_start(busy_desk: Callable[..., Desk], a
     said = desk.stages.with_suffix(".said")
     run = started(desk, "--on", "local:2", said=said)
     while run.poll() is None:
-        for pid in workers_of(desk):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill(*workers_of(desk))
     assert run.returncode == 1
     (error,) = said.read_text().splitlines()
     assert error.startswith("error: --on local: the workers do not start: ")
