@@ -207,6 +207,15 @@ print(json.dumps(sorted(new - set(sys.stdlib_module_names))))
     assert installed == set()
 
 
+def test_choosing_what_to_train_on_needs_no_torch() -> None:
+    code = """
+import json, sys
+import trainer.order, trainer.standardiser, trainer.windows
+print(json.dumps([name for name in ("torch", "scipy", "sklearn", "pandas") if name in sys.modules]))
+"""
+    assert run(code) == []
+
+
 def test_files_are_short_enough_to_hold_in_the_head() -> None:
     lengths = {module_name(path): len(path.read_text().splitlines()) for path in files(*PACKAGES, "tests")}
     assert {name: length for name, length in lengths.items() if length > MAX_FILE_LINES} == {}

@@ -70,7 +70,7 @@ def job(use: str, kind: Kind, given: Path) -> Job:
         identities={"k": {"stage": {"weights": None}}},
         device="cpu",
         reason="new",
-        code=code_digest("logmel"),
+        code=code_digest(use),
     )
 
 
