@@ -34,6 +34,7 @@ check: setup
 CLIPS ?= $(DEMO)/videos/106.mp4 $(DEMO)/videos/video5.mp4
 bench: setup
 	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/reader.py
 	@test -f $(DEMO)/truth.json || { rm -rf $(DEMO); $(BIN)/affectpipe sample $(DEMO); }
 	$(BIN)/python benchmarks/faces.py $(CLIPS)
 

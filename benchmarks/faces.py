@@ -32,6 +32,7 @@ from pipeline.code_digest import code_digest
 from pipeline.errors import AffectpipeError
 from pipeline.executor import make_job
 from pipeline.request import Request, prepare
+from pipeline.threads import allowed_threads
 from pipeline.worker import Job, Worker, check_device
 
 STAGES = """version: 1
@@ -121,7 +122,7 @@ def report(clips: Sequence[Measured], options: argparse.Namespace, n_threads: in
     said = [
         f"min_face_px {options.min_face_px}; {where}; the fastest of {options.repeats} repeats, of facenet-pytorch on "
         f"{options.reference_frames} frames of each clip at most, in batches of 1 and {BATCH}, with {n_threads} torch threads.",
-        f"Ours as `affectpipe run` has it: {torch.get_num_threads()} threads for the networks, one for what is between them.",
+        f"Ours as `affectpipe run` has it: {allowed_threads()} threads for the networks, one for what is between them.",
         f"Ratios that a run beside more than {BUSY_CORES} cores' worth of other work gives are marked with *: they do not count.",
         *([] if options.device != "cpu" else ["On a GPU: not measured in this run."]),
     ]

@@ -3,8 +3,9 @@
     python benchmarks/features.py [NAME ...] [--seconds 8] [--device cpu] [--precision float32] [--repeats 3]
 
 The stage reads the faces or waveform artifact, makes the network's input of it, runs the network and writes the artifact. The bare network
-gets the very tensors that the stage gave it, ready on the device, in the same batches. Weights are pseudo-random. The ratio is that of the
-fastest of the repeats, which alternate; it is 1 where nothing but the network takes time. Extractors without a network are timed alone.
+gets the very tensors that the stage gave it, ready on the device, in the same parts on as many threads. Weights are pseudo-random. The
+ratio is that of the fastest of the repeats, which alternate; it is 1 where nothing but the network takes time. Extractors without a network
+are timed alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,13 @@ import numpy as np
 
 from extractors.contract import Detections, Faces, Kind, Rows, Runtime, Waveform
 from extractors.face import jpeg
+from extractors.layers import divided
 from extractors.registry import EXTRACTORS, load
+from extractors.threads import crew
 from pipeline import artifact, stages
 from pipeline.artifact import Provenance
 from pipeline.stages import Item, Recipe
+from pipeline.threads import allowed_threads
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden" / "make_outputs.py"
 ROWS_PER_S = 25
@@ -109,6 +114,15 @@ def record(extractor: Any, run: Callable[[], None]) -> list[tuple[Any, tuple[Any
     return calls
 
 
+def alone(network: Any, args: tuple[Any, ...], kwargs: dict[str, Any], share: Any) -> None:
+    """A recorded call again. On a processor, one long sequence is divided among the threads, as it was."""
+    import torch
+
+    whole = args[0].device.type == "cpu" and len(args[0]) == 1
+    with torch.inference_mode(), divided(share) if whole else nullcontext():
+        network(*args, **kwargs)
+
+
 def measure(name: str, made: Any, options: argparse.Namespace) -> Measured:
     import torch
 
@@ -117,7 +131,8 @@ def measure(name: str, made: Any, options: argparse.Namespace) -> Measured:
         root = Path(folder)
         paths = write_inputs(root, made, options.seconds, made.RATES_HZ.get(name, 16000))
         params = extractor_class.Params()
-        runtime = Runtime(device=options.device, precision=options.precision, weights=made.weight_file(name, root))
+        weights, threads = made.weight_file(name, root), allowed_threads()
+        runtime = Runtime(device=options.device, precision=options.precision, weights=weights, threads=threads)
         extractor, reads = extractor_class(params, runtime), tuple(extractor_class.reads(params))
         item = Item(key="0" * 64, trial="clip", person="main", inputs=tuple(paths[kind] for kind in reads), target=root / "out.h5")
         recipe = Recipe(yields=Kind.FEATURE, reads=reads, extractor=extractor)
@@ -128,11 +143,10 @@ def measure(name: str, made: Any, options: argparse.Namespace) -> Measured:
         calls = record(extractor, whole)
 
         def bare() -> None:
-            with torch.inference_mode():
-                for network, args, kwargs in calls:
-                    network(*args, **kwargs)
-                if options.device != "cpu":
-                    torch.cuda.synchronize()
+            share = crew(runtime.threads if options.device == "cpu" else 1).map
+            share(lambda call: alone(*call, share), calls)
+            if options.device != "cpu":
+                torch.cuda.synchronize()
 
         seconds: dict[Callable[[], None], float] = {}
         for _ in range(options.repeats):

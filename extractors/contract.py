@@ -224,8 +224,15 @@ class Faces:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """Where and how an extractor computes. Of these only precision and the weights' digest are part of a key."""
+    """Where and how an extractor computes. Of these only precision and the weights' digest are part of a key.
+
+    threads: how many it may use on a processor. They decide no bit of what it gives.
+    """
 
     device: str = "cpu"
     precision: str = "float32"
     weights: Path | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        _require(self.threads >= 1, "Runtime.threads", "1 or more", self.threads)

@@ -36,7 +36,7 @@ class Timeline:
     """Rows of a source: its own frames, or a constant rate at which each tick shows the latest frame at or before it."""
 
     name: ClassVar[str] = "timeline"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = TimelineParams
     yields: ClassVar[Kind] = Kind.TIMELINE
     decoder: ClassVar[str | None] = "pyav"

@@ -5,21 +5,30 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pipeline.dask_pool import DaskPool, Side, Told, workers_of
+from pipeline.dask_pool import DaskPool, Side, Told, lost, workers_of
 from pipeline.errors import PassingError, Problem, RequestError
 from pipeline.places import Place
 from pipeline.profiles import find_profiles
 from pipeline.slurm_cluster import submitted
-from pipeline.threads import usable_cores
+from pipeline.stopping import put_off
+from pipeline.threads import THREAD_VARIABLES, usable_cores
+
+if TYPE_CHECKING:
+    from distributed import Client, SpecCluster
 
 WORKER_BYTES = 3 << 30  # what a process with the networks of the default stages takes
 FIRST_WORKER_S = 60.0
+BACK_S, GONE_S = 60.0, 300.0  # for a worker that died to be back, before it is given up; for any at all. Starting one loads much
 # Only workers that die are told of: their memory is mostly torch's and the decoder's, which dask would take for data to spill, and a long
 # call into a library that keeps the interpreter busy is no reason to give a worker up.
 CONFIG = {
@@ -35,8 +44,9 @@ CONFIG = {
     "distributed.admin.tick.limit": "1 hour",
     "distributed.deploy.lost-worker-timeout": "5s",
 }
+LOGGERS = ("distributed", "distributed.client", "tornado.application", "asyncio")
 QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}  # what matters of what dask says is said as an error of ours
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+FROM_TERMINALS = {signal.SIGINT, signal.SIGHUP}
 
 
 @contextlib.contextmanager
@@ -52,7 +62,8 @@ def opened(place: Place, *, device: str, told: Told, clusters: Path, logs: Path)
     except ImportError as error:
         fix = "pip install 'affectpipe[cluster]'"
         raise RequestError(Problem(what="needs dask", where=f"--on {place}", why=str(error), fix=fix)) from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(CONFIG))
         if place.kind == "local":
@@ -69,7 +80,7 @@ def _local(n_workers: int | None, device: str, told: Told) -> Iterator[DaskPool]
     """A process per GPU, and n_workers without one. Nobody else on this machine can talk to them: they know each other by certificates
     made for this run."""
     import dask
-    from distributed import Client, Nanny, Scheduler, SpecCluster
+    from distributed import Nanny, Scheduler
     from distributed.security import Security
     from distributed.system import MEMORY_LIMIT
 
@@ -77,12 +88,12 @@ def _local(n_workers: int | None, device: str, told: Told) -> Iterator[DaskPool]
     n_cpu = n_workers or max(1, min(usable_cores(), MEMORY_LIMIT // WORKER_BYTES) - len(gpus))
     n_all = n_cpu + len(gpus)
     # Libraries read these as they are loaded, which is before a worker is told anything.
-    environment = dict.fromkeys(THREADS, str(max(1, usable_cores() // n_all))) | QUIET | {"PYTHONFAULTHANDLER": "1"}
+    environment = dict.fromkeys(THREAD_VARIABLES, str(max(1, usable_cores() // n_all))) | QUIET | {"PYTHONFAULTHANDLER": "1"}
     security = Security.temporary()
     network = {"host": "127.0.0.1", "protocol": "tls", "security": security}
     with (
         tempfile.TemporaryDirectory(prefix="affectpipe_workers_", ignore_cleanup_errors=True) as scratch,
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environment, "distributed.deploy.lost-worker-timeout": BACK_S}),
         _own_environment(),
     ):
         shared = {
@@ -99,15 +110,59 @@ def _local(n_workers: int | None, device: str, told: Told) -> Iterator[DaskPool]
             options = {**shared, "resources": {"GPU" if gpu else "CPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": gpu}}
             workers[f"gpu-{gpu}" if gpu else f"cpu-{number - len(gpus)}"] = {"cls": Nanny, "options": options}
         scheduler = {"cls": Scheduler, "options": {**network, "dashboard_address": "127.0.0.1:0"}}
-        try:
-            cluster = SpecCluster(workers=workers, scheduler=scheduler, security=security)
-        except (OSError, RuntimeError) as error:
-            why = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
-            fix = "see what was said above; with --on inline there are none to start"
-            raise PassingError(Problem(what="the workers do not start", where="--on local", why=why, fix=fix)) from error
-        with cluster, Client(cluster) as client:
+        with _started(workers=workers, scheduler=scheduler, security=security) as (cluster, client):
             cpu = Side(client=client, needs={"CPU": 1}, n_slots=n_cpu)
-            yield DaskPool(told, cpu, Side(client=client, needs={"GPU": 1}, n_slots=len(gpus)) if gpus else None)
+            of_gpus = Side(client=client, needs={"GPU": 1}, n_slots=len(gpus)) if gpus else None
+            yield DaskPool(told, cpu, of_gpus, tend=_Tending(cluster, client, n_all))
+
+
+@contextlib.contextmanager
+def _started(**spec: Any) -> Iterator[tuple[SpecCluster, Client]]:
+    """A cluster of this machine, until the block ends. Whoever is told to stop while it starts or ends does so when it has."""
+    from distributed import Client, SpecCluster
+
+    stack = contextlib.ExitStack()
+    try:
+        with put_off(), _deaf():
+            try:
+                cluster = stack.enter_context(SpecCluster(**spec))
+            except (OSError, RuntimeError) as error:
+                why = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
+                fix = "see what was said above; with --on inline there are none to start"
+                raise PassingError(Problem(what="the workers do not start", where="--on local", why=why, fix=fix)) from error
+            client = stack.enter_context(Client(cluster))
+        yield cluster, client
+    finally:
+        with put_off():
+            stack.close()
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """A terminal tells all that it runs of Ctrl-C and of its end, but workers are this process's to stop: those that are started by threads
+    which are started in the block do not hear it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINALS)
+    try:
+        resource_tracker.ensure_running()  # else it starts with the first worker, which hears again then
+        signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINALS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Tending:
+    """Called every now and then: workers that did not come back by themselves are started anew. Raises PassingError where none does."""
+
+    def __init__(self, cluster: SpecCluster, client: Client, n_workers: int) -> None:
+        self._cluster, self._client, self._n_workers = cluster, client, n_workers
+        self._seen_s = time.monotonic()
+
+    def __call__(self) -> None:
+        self._cluster.scale(self._n_workers)  # even to what it is: dask then looks who is missing
+        if workers_of(self._client):
+            self._seen_s = time.monotonic()
+        elif time.monotonic() - self._seen_s > GONE_S:
+            raise lost(f"none has started for {GONE_S:.0f} s")
 
 
 @contextlib.contextmanager

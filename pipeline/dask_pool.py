@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 WAITING_PER_SLOT = 2  # packs that are handed out: one that runs and one that is next
 PACK_S = 30.0  # long beside the cost of handing a pack over, short beside what is lost with a worker
 TEND_S = 2.0
+RESULT_S = 2.0  # for a report to be fetched
 
 Told = Callable[[str, int], None]  # of the dashboard's address and the number of workers
 
@@ -85,14 +86,16 @@ class DaskPool:
             pack, future = self._out.pop(self._ended.get(timeout=within_s))
         except queue.Empty:
             if any(side.client.status in ("closing", "closed") for side in self._sides.values()):
-                raise _lost("the connection to the scheduler is closed") from None
+                raise lost("the connection to the scheduler is closed") from None
             return None
         finally:
             if time.monotonic() - self._tended_s > TEND_S:
                 self._look()
-        if future.status == "finished":
-            return pack, future.result()
-        return pack, _death(future)
+        if (report := _report(future)) is None:
+            self._out[pack.number] = pack, future
+            self._ended.put(pack.number)
+            return None
+        return pack, report
 
 
 def workers_of(client: Client) -> list[dict[str, Any]]:
@@ -100,22 +103,30 @@ def workers_of(client: Client) -> list[dict[str, Any]]:
     return list(client.scheduler_info(n_workers=-1)["workers"].values())
 
 
-def _death(future: Future[PackReport]) -> str:
-    """Of a pack's workers. Raises what else made it fail."""
-    from distributed import KilledWorker
+def _report(future: Future[PackReport]) -> PackReport | str | None:
+    """A pack's report, or what is known of its workers' deaths; None where one died with the report, so that the pack is done again.
 
-    if future.status == "cancelled":
-        raise _lost("the scheduler forgot the work")
-    error = future.exception()
-    if isinstance(error, KilledWorker):
+    Raises what else made it fail.
+    """
+    from distributed import CancelledError, KilledWorker
+
+    try:
+        report: PackReport = future.result(timeout=RESULT_S)
+    except TimeoutError:
+        return None
+    except KilledWorker as error:
         return f"{error.allowed_failures + 1} workers died of it, the last at {error.last_worker.address}"
-    if isinstance(error, RequestError):
-        raise error
-    why = f"{type(error).__name__}: {error}"
-    fix = "install the same version of affectpipe on all machines, and start the workers anew"
-    raise RequestError(Problem(what="a worker cannot do the work", where="--on", why=why, fix=fix)) from error
+    except CancelledError as error:
+        raise lost("the scheduler forgot the work") from error
+    except RequestError:
+        raise
+    except Exception as error:  # whatever kept a worker from calling a pack's function
+        why = f"{type(error).__name__}: {error}"
+        fix = "install the same version of affectpipe on all machines, and start the workers anew"
+        raise RequestError(Problem(what="a worker cannot do the work", where="--on", why=why, fix=fix)) from error
+    return report
 
 
-def _lost(why: str) -> PassingError:
+def lost(why: str) -> PassingError:
     fix = "what was computed is kept; see why it ended, then run again"
     return PassingError(Problem(what="the workers are lost", where="--on", why=why, fix=fix))

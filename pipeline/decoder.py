@@ -28,14 +28,10 @@ MAX_PIXELS = 1 << 26
 AUDIO_GAP_S = 0.1  # packets further apart than this leave a gap; ffmpeg's aresample fills gaps from the same size on
 SHORT_S, SHORT_SHARE = 1.0, 0.05  # by how much pictures may end before the headers' end without a word
 APART_S = 1e-5  # by which a frame follows one that has its time or a later one, so that a time tells which frame it is
-# From this size on several threads decode. Below, handing over costs them more than they gain: at 512x512 they take 0.83 ms of
-# processor time a frame, where one takes 0.57 in little more time; at 1080p the same 8.5 ms, in 4.7 instead of 8.
-THREADED_PIXELS = 900_000
-THREADED_PIXELS_HEAVY = 300_000  # for what takes several times longer to decode
-HEAVY_CODECS = ("hevc", "vp9", "av1")
 TIMES_AT_ONCE = 256
 # PyAV's frame and what lists its side data refer to each other, so only the garbage collector frees it. Left to its own count of
-# objects it takes 660 MB in a hundred frames of 1080p.
+# objects it takes 660 MB in a hundred frames of 1080p; and where a damaged picture keeps what was in its memory before, which frame that
+# was would depend on the requests before this one.
 SWEEP_PIXELS = 8 << 20
 Frame = Any
 
@@ -45,6 +41,7 @@ def serve(outlet: Outlet) -> None:
     while True:
         line, _, given = outlet.request().partition(b"\n")
         _answer(json.loads(line), given, outlet)
+        gc.collect()
 
 
 def _answer(request: dict[str, str], given: bytes, outlet: Outlet) -> None:
@@ -80,10 +77,9 @@ def _video(container: Any) -> Any:
         raise ValueError("no video stream")
     if stream.width * stream.height > MAX_PIXELS:
         raise ValueError(f"a picture of {stream.width}x{stream.height} is over {MAX_PIXELS} pixels")
-    # Not by the number of processors: a damaged file may decode otherwise with threads, and must decode the same everywhere.
-    heavy = stream.codec_context.name in HEAVY_CODECS
-    threaded = stream.width * stream.height >= (THREADED_PIXELS_HEAVY if heavy else THREADED_PIXELS)
-    stream.thread_type = "AUTO" if threaded else "NONE"
+    # One thread: of a damaged file several make other pictures, and other ones each time, since one that must do without a part of the
+    # last picture takes what another has made of it so far (docs/decisions/014-threads-decide-no-bit.md). dav1d heeds the number alone.
+    stream.thread_type, stream.codec_context.thread_count = "NONE", 1
     return stream
 
 
@@ -274,6 +270,7 @@ def _extend(spans: list[list[float]], packet: Any) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the reader's to end, and ends with it
     end_with_parent()
+    gc.disable()  # it sweeps when it is told to
     gc.freeze()  # what is there now stays; looking through it each time would take longer than the sweep itself
     with contextlib.suppress(EOFError, BrokenPipeError):  # the reader is gone: there is nobody to tell
         serve(Outlet([int(word) for word in sys.argv[1:]]))

@@ -41,6 +41,10 @@ class AffectpipeError(Exception):
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
 
+    def __reduce__(self) -> tuple[type[AffectpipeError], tuple[tuple[Problem, ...]]]:
+        """As it goes to another process: an exception is made anew of its text otherwise."""
+        return type(self), (self.problems,)
+
 
 class RequestError(AffectpipeError):
     """The request itself is wrong (a bad stages file, a missing folder or weight file): exit status 2, nothing was run."""

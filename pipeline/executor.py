@@ -108,15 +108,17 @@ class _Execution:
             record=self.record,
             on_gpu=on_gpu,
             longest_s=share.longest_s,
-            jobs=tuple(self._job(unit, self.device if not self.pool.has_gpus else "cuda" if on_gpu else "cpu") for unit in share.units),
+            jobs=tuple(self._job(unit) for unit in share.units),
         )
         self.out[pack.number] = share.units
         self.pool.submit(pack)
 
-    def _job(self, unit: Unit, device: str) -> Job:
+    def _job(self, unit: Unit) -> Job:
         if unit.stage.use not in self.codes:
             self.codes[unit.stage.use] = code_digest(unit.stage.use, self.cache.digests)
         code = self.codes[unit.stage.use]
+        # Without a network nobody needs to look for a GPU, for which torch would be loaded.
+        device = "cpu" if not uses_gpu(unit.stage) else "cuda" if self.pool.has_gpus else self.device
         return make_job(self.plan, self.cache, unit.tasks, device=device, code=code, lost=self.board.lost)
 
     def _ended(self, pack: Pack, report: PackReport | str) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import inspect
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 
 from extractors.contract import ExtractorError
 from pipeline.errors import AffectpipeError, FullError, PassingError, Problem, RequestError, TransientError
 from pipeline.hdf5 import CorruptFileError
-from pipeline.publish import system_error
 
 
 class Fate(StrEnum):
@@ -48,8 +48,10 @@ def diagnosed(error: Exception, *, use: str, where: str) -> tuple[Fate, Problem]
         return Fate.PASSING, Problem(what="an input artifact is damaged", where=where, why=str(error), fix=fix)
     if isinstance(error, OSError | MemoryError):
         why = str(error) or type(error).__name__
-        full = isinstance(error, OSError) and system_error(error) in (errno.ENOSPC, errno.EDQUOT)
-        problem = Problem(what="could not be computed", where=where, why=why, fix="make room, then run again" if full else "run again")
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # What is written of results says where there is no room; this is something else.
+        room = f"make room, in {tempfile.gettempdir()} perhaps, where temporary files are, then run again"
+        problem = Problem(what="could not be computed", where=where, why=why, fix=room if full else "run again")
         return Fate.FULL if full else Fate.TRANSIENT, problem
     frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
     at = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else use

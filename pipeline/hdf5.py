@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import mmap
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,10 +30,16 @@ class CorruptFileError(Exception):
 
 @contextlib.contextmanager
 def sealed_file(path: Path) -> Iterator[h5py.File]:
-    """A new file to fill; on leaving, its root attribute `checksum` becomes the sha256 of all its bytes, itself read as zeros."""
-    with h5py.File(path, "w", libver="earliest", track_order=False) as file:
-        file.attrs[CHECKSUM] = np.bytes_(_BLANK.encode())
-        yield file
+    """A new file to fill; on leaving, its root attribute `checksum` becomes the sha256 of all its bytes, itself read as zeros.
+
+    Raises OSError where it cannot be written.
+    """
+    with _NewFile(path, "w+") as new:
+        with h5py.File(new, "w", libver="earliest", track_order=False) as file:
+            file.attrs[CHECKSUM] = np.bytes_(_BLANK.encode())
+            yield file
+        if new.error is not None:
+            raise new.error
     with path.open("r+b") as raw, mmap.mmap(raw.fileno(), 0) as view:
         places = [match.start() for match in _SEAL.finditer(view)]
         at = view.find(_BLANK.encode())
@@ -40,6 +47,36 @@ def sealed_file(path: Path) -> Iterator[h5py.File]:
             raise ValueError(f"{path}: expected one text like a checksum, the blank one, got {len(places)}; name digests without 'sha256:'")
         digest = hashlib.sha256(view).hexdigest()
         view[at : at + len(_BLANK)] = f"sha256:{digest}".encode()
+
+
+class _NewFile(io.FileIO):
+    """A file that HDF5 writes to. It is told of no error, and the first is kept: HDF5 does not close a file that it cannot write, for want
+    of room, and crashes over it when the process ends."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        with self._kept():
+            while rest and self.error is None:
+                rest = rest[super().write(rest) :]
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        with self._kept():
+            super().truncate(size)
+        return size or 0
+
+    def readinto(self, buffer: Any) -> int:
+        n_bytes = super().readinto(buffer)
+        return n_bytes if self.error is None else len(buffer)  # what could not be written can be anything
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = self.error or error
 
 
 def is_whole(path: Path) -> bool:

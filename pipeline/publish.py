@@ -44,19 +44,11 @@ def writing_to(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        number = system_error(error)
-        if number is None:  # a defect
+        if error.errno is None:  # no error of the system's
             raise
-        why = os.strerror(number)
         fix = "make room or mend the permissions there, then run again"
-        kind = FullError if number in NO_ROOM else TransientError
-        raise kind(Problem(what="cannot be written", where=str(target), why=why, fix=fix)) from error
-
-
-def system_error(error: OSError) -> int | None:
-    """The system's number of an error, which HDF5 puts into its text; None where it is no error of the system."""
-    told = re.search(r"errno = (\d+)", str(error))
-    return error.errno or (int(told[1]) if told else None)
+        kind = FullError if error.errno in NO_ROOM else TransientError
+        raise kind(Problem(what="cannot be written", where=str(target), why=os.strerror(error.errno), fix=fix)) from error
 
 
 def publish_text(target: Path, text: str) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 from pipeline.errors import Problem, RequestError
 from pipeline.profiles import Profile
+from pipeline.threads import THREAD_VARIABLES
 
 PACKAGES = ("dask", "distributed", "dask_jobqueue")
 DEATH_TIMEOUT_S = 60  # a worker without its scheduler, because the client was killed, ends after so long
 SBATCH_S = 120.0
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 # What a network needs cannot be spilled to disk, and a worker that pauses for want of memory would never go on. The nanny still ends a
 # worker at 95% of the job's memory, before SLURM would end the job.
 MEMORY = ("TARGET", "SPILL", "PAUSE")
@@ -121,7 +121,7 @@ def _margins(walltime_s: int) -> tuple[int, int, int]:
 
 def _environment(profile: Profile, cores: int) -> list[str]:
     """The user's own lines, and after them what must hold whatever they did."""
-    lines = [*profile.setup, *(f"export {name}={cores}" for name in THREADS)]
+    lines = [*profile.setup, *(f"export {name}={cores}" for name in THREAD_VARIABLES)]
     if profile.local_directory:
         lines += [f"export TMPDIR={_quoted(profile.local_directory)}", 'mkdir -p "$TMPDIR"']
     if not profile.has_gpu:

@@ -111,7 +111,8 @@ def _arguments(path: Path, stream: int, start_s: float, rate_hz: int) -> list[st
     """Timestamps are kept and counted from the first picture; gaps become silence, an early beginning is cut."""
     import ffmpeg
 
-    source = ffmpeg.input(f"file:{path.absolute()}", copyts=None, protocol_whitelist="file", format_whitelist=CONTAINERS)
+    # threads: lossless formats would be decoded by as many as there are cores
+    source = ffmpeg.input(f"file:{path.absolute()}", copyts=None, protocol_whitelist="file", format_whitelist=CONTAINERS, threads=1)
     sound = (
         source[str(stream)]
         .filter("asetpts", f"PTS-({start_s!r})/TB")

@@ -29,5 +29,23 @@ def terminable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def put_off() -> Iterator[None]:
+    """In the block being told to stop is only noted, Ctrl-C too; it is heard when the block ends. For what is soon done, or else a mess."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    numbers = [number for number in (signal.SIGINT, *SIGNALS) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, frame: heard.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if heard:
+            signal.raise_signal(heard[0])
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     raise TerminatedError(signal.Signals(number).name)

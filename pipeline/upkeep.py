@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cache import Cache
-from pipeline.errors import Problem, RequestError
+from pipeline.errors import PassingError, Problem, RequestError
 from pipeline.hdf5 import is_whole
 from pipeline.plan import Plan
 
@@ -42,7 +43,8 @@ def verify(cache: Cache, stores: Iterable[Path], told: Callable[[int, int], None
         if not is_whole(path):
             damaged.append(path)
             cache.stores.forget(str(path.resolve()))
-    cache.save()
+    with contextlib.suppress(PassingError):  # a memory that cannot be saved, on a full disk say, changes nothing of what was found
+        cache.save()
     return Checked(n_files=n_files, damaged=tuple(damaged))
 
 

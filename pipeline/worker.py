@@ -27,6 +27,7 @@ from pipeline.keys import finding
 from pipeline.memo import FileState, state_of
 from pipeline.spent import Spent
 from pipeline.stages import Item, Recipe
+from pipeline.threads import allowed_threads
 
 MODELS_KEPT = 2
 DEVICE = re.compile(r"cuda(?::(\d{1,4}))?", re.ASCII)
@@ -131,7 +132,7 @@ class Worker:
             while len(self.models) >= MODELS_KEPT:
                 self.models.popitem(last=False)
             weights = self._fetched(job.stage, job.remote) if job.remote else job.weights
-            runtime = Runtime(device=_device(job), precision=job.precision, weights=weights)
+            runtime = Runtime(device=_device(job), precision=job.precision, weights=weights, threads=allowed_threads())
             self.models[key] = load(job.use)(job.params, runtime)
             gc.freeze()  # libraries and models stay: looking through them again and again takes a twentieth of a fast stage's time
         self.models.move_to_end(key)
@@ -182,11 +183,9 @@ def _code_of(extractor: Any, use: str) -> str:
 
 
 def _device(job: Job) -> str:
-    """auto: a GPU where there is one. Stages that only decode need no torch to find out."""
+    """auto: a GPU where there is one."""
     if job.device != "auto":
         return job.device
-    if job.kind in (Kind.TIMELINE, Kind.WAVEFORM):
-        return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

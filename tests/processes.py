@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,10 @@ MARK = "AFFECTPIPE_TEST_RUN"  # handed on to all that a run starts
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="what a run's processes are is looked up in /proc")
 
 
-def started(desk: Desk, *options: str, environment: Mapping[str, str] | None = None, said: Path | None = None) -> subprocess.Popen[bytes]:
-    """`run` in a process group of its own. said: where its output goes, errors too."""
-    argv = [os.fspath(COMMAND), *desk.argv("run", *options)]
-    given = {**os.environ, MARK: os.fspath(desk.cache), **(environment or {})}
+def started(desk: Desk, *options: str, said: Path | None = None, within: str = "") -> subprocess.Popen[bytes]:
+    """`run` in a process group of its own. said: where its output goes, errors too; within: a shell's commands before it."""
+    argv = ["sh", "-c", f'{within or ":"}; exec "$@"', "sh", os.fspath(COMMAND), *desk.argv("run", *options)]
+    given = {**os.environ, MARK: os.fspath(desk.cache)}
     with open(said or os.devnull, "ab") as out:
         return subprocess.Popen(argv, start_new_session=True, env=given, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
@@ -47,12 +48,24 @@ def decoders_of(desk: Desk) -> list[int]:
     return [pid for pid, words in processes_of(desk).items() if "pipeline.decoder" in words]
 
 
+def artifacts(desk: Desk) -> int:
+    """How many there are."""
+    return sum(not path.name.startswith(".") for path in desk.cache.rglob("*.h5"))
+
+
 def left_of(desk: Desk, within_s: float = 10.0) -> dict[int, str]:
     """The processes that are still there after that time."""
     until_s = time.monotonic() + within_s
     while (left := processes_of(desk)) and time.monotonic() < until_s:
         time.sleep(0.05)
     return left
+
+
+def end(desk: Desk) -> None:
+    """Whatever a failed test left running."""
+    for pid in processes_of(desk):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager

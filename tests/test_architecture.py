@@ -32,6 +32,28 @@ HEAVY = (
     "pandas",
     "numba",
 )
+WITHOUT_TORCH = (
+    "trainer.arrays",
+    "trainer.averaging",
+    "trainer.compare",
+    "trainer.decisions",
+    "trainer.errors",
+    "trainer.filling",
+    "trainer.folds_file",
+    "trainer.groups",
+    "trainer.labels",
+    "trainer.metrics",
+    "trainer.pooling",
+    "trainer.predictions",
+    "trainer.predictions_file",
+    "trainer.scores",
+    "trainer.smoothing",
+    "trainer.splits",
+    "trainer.submission",
+    "trainer.sums",
+    "trainer.tasks",
+    "trainer.template",
+)
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
 
@@ -131,6 +153,8 @@ def test_no_import_cycle() -> None:
         ("distributed", {"pipeline.clusters", "pipeline.dask_pool", "pipeline.slurm_cluster"}),
         ("dask_jobqueue", {"pipeline.slurm", "pipeline.slurm_cluster"}),
         ("pydantic", {"pipeline.params"}),
+        ("sklearn", set()),  # these two are what tests compare with
+        ("torchmetrics", set()),
     ],
 )
 def test_some_packages_have_one_place(package: str, allowed: set[str]) -> None:
@@ -157,6 +181,18 @@ print(json.dumps([culprits, threading.active_count()]))
     assert run(code) == [[], 1]
 
 
+def test_scoring_needs_numpy_and_h5py_only() -> None:
+    """Of the trainer, all that is not made of torch: predictions can be scored and handed in where there is none."""
+    assert set(WITHOUT_TORCH) <= MODULES.keys()
+    code = f"""
+import importlib, json, sys
+for name in {WITHOUT_TORCH!r}:
+    importlib.import_module(name)
+print(json.dumps(sorted({{"scipy", "sklearn", "torchmetrics", *{HEAVY!r}}} & set(sys.modules))))
+"""
+    assert run(code) == []
+
+
 def test_reading_a_store_needs_numpy_and_h5py_only() -> None:
     code = """
 import json, sys
@@ -169,6 +205,15 @@ print(json.dumps(sorted(new - set(sys.stdlib_module_names))))
     # h5py and numpy may bring modules of their own making, none of which is a package that one installs.
     installed = {name for name in loaded if name not in ("h5py", "numpy") and not name.startswith(("_", "cython"))}
     assert installed == set()
+
+
+def test_choosing_what_to_train_on_needs_no_torch() -> None:
+    code = """
+import json, sys
+import trainer.order, trainer.standardiser, trainer.windows
+print(json.dumps([name for name in ("torch", "scipy", "sklearn", "pandas") if name in sys.modules]))
+"""
+    assert run(code) == []
 
 
 def test_files_are_short_enough_to_hold_in_the_head() -> None:

@@ -156,6 +156,21 @@ def test_features_beside_their_bare_networks() -> None:
     assert re.search(r"\| logmel \| 38 \| \d+\.\d\d \| \d+\.\d \| - \| - \|", printed), printed
 
 
+@pytest.mark.parametrize("words", [[], ["--cold", "--dtype", "float32"]])
+def test_reading_windows_beside_numpy(words: list[str], tmp_path: Path) -> None:
+    small = ["--trials", "2", "--rows", "600", "--batches", "6", "--workers", "1", "--repeats", "1", "--folder", tmp_path]
+    printed = run("reader.py", *small, *words)
+    state, dtype = ("cold", "float32") if words else ("warm", "float16")
+    assert f"2 trials x 600 rows x 3000 numbers, {dtype}, 0.0 GB; 1 workers of " in printed
+    assert f"page cache {state}" in printed
+    rates = {name: number(rf"(?m)^{name} +(\d+\.\d) windows/s ", printed) for name in ("store", "numpy memory maps", "whole .npy files")}
+    assert min(rates.values()) > 0
+    for other in ("numpy memory maps", "whole .npy files"):
+        ratio = number(rf"(?m)^ratio store / {other}: (\d+\.\d\d);", printed)
+        assert ratio == pytest.approx(rates["store"] / rates[other], abs=0.01, rel=0.01)
+    assert list(tmp_path.iterdir()) == [], "what was written is removed"
+
+
 def detections(*faces: tuple[int, int, float, float]) -> Detections:
     """(frame, track, x, prob): a face 100 px wide at x, its eyes 40 px apart."""
     frame, track, x, prob = (np.array(column) for column in zip(*faces, strict=True)) if faces else (np.zeros(0),) * 4

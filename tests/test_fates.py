@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -57,13 +58,9 @@ def test_a_damaged_input_is_made_again_by_the_next_run() -> None:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_ends_the_run(number: int) -> None:
     fate, problem = diagnosed(raised(OSError(number, os.strerror(number), "/tmp/x")), use="mtcnn", where="106.mp4")
-    assert (fate, problem.what, problem.fix) == (Fate.FULL, "could not be computed", "make room, then run again")
+    assert (fate, problem.what) == (Fate.FULL, "could not be computed")
+    assert problem.fix == f"make room, in {tempfile.gettempdir()} perhaps, where temporary files are, then run again"
     assert problem.why == f"[Errno {number}] {os.strerror(number)}: '/tmp/x'"
-
-
-def test_hdf5_says_that_a_disk_is_full_in_a_text() -> None:
-    said = "Can't write data (file write failed: time = ..., filename = 'a.h5', errno = 28, error message = 'No space left on device')"
-    assert diagnosed(raised(OSError(said)), use="mtcnn", where="106.mp4")[0] is Fate.FULL
 
 
 @pytest.mark.parametrize(

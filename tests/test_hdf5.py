@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -240,3 +243,29 @@ def test_a_small_file_cannot_fill_the_memory(tmp_path: Path, write: Callable[[h5
 def test_what_its_reader_finds_wrong_names_the_file(sealed: Path) -> None:
     with pytest.raises(CorruptFileError, match=r"/file\.h5: the attribute 'nothing' is missing"), guarded_file(sealed) as file:
         text_attr(file.attrs, "nothing")
+
+NO_ROOM = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from pipeline.hdf5 import sealed_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+try:
+    with sealed_file(Path(sys.argv[2])) as file:
+        for number in range(5):
+            file.create_dataset(f"small{number}", data=np.arange(100.0))
+        large = file.create_dataset("large", (100_000, 4), "float32")
+        for start in range(0, 100_000, 500):
+            large[start : start + 500] = start
+        file.attrs["last"] = "x" * 1000
+except OSError as error:
+    print(error.errno, end="")
+"""
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 3_000, 5_000, 20_000, 100_000, 1_600_000])
+def test_where_there_is_no_room_that_is_an_error_and_nothing_else(n_bytes: int, tmp_path: Path) -> None:
+    """Wherever it ends. HDF5 itself cannot close such a file, says so without being asked, and crashes as the process ends."""
+    argv = [sys.executable, "-c", NO_ROOM, str(n_bytes), str(tmp_path / "file.h5")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, str(errno.EFBIG), "")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.stopping import SIGNALS, TerminatedError, terminable
+from pipeline.stopping import SIGNALS, TerminatedError, put_off, terminable
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +65,45 @@ def test_in_another_thread_it_does_nothing() -> None:
     thread.start()
     thread.join()
     assert seen == [signal.getsignal(signal.SIGTERM)]
+
+
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, TerminatedError), (signal.SIGINT, KeyboardInterrupt)])
+def test_what_is_put_off_is_heard_when_the_block_ends(number: int, kind: type[BaseException]) -> None:
+    done: list[str] = []
+
+    def work() -> None:
+        with terminable():
+            with put_off():
+                for _ in range(3):  # impatience changes nothing
+                    signal.raise_signal(number)
+                done.append("inside")
+            done.append("after it")
+
+    before = [signal.getsignal(one) for one in (signal.SIGINT, *SIGNALS)]
+    with pytest.raises(kind, match=r"^(SIGTERM)?$"):
+        work()
+    assert done == ["inside"]
+    assert [signal.getsignal(one) for one in (signal.SIGINT, *SIGNALS)] == before
+
+
+def test_where_nothing_is_to_be_put_off_all_goes_on() -> None:
+    with terminable(), put_off():
+        pass
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with put_off():
+        signal.raise_signal(signal.SIGHUP)
+
+
+def test_an_error_goes_on_where_nobody_told_anything() -> None:
+    with pytest.raises(ZeroDivisionError, match="a defect"), put_off():
+        raise ZeroDivisionError("a defect")
+
+
+def test_whoever_is_told_to_stop_stops_whatever_goes_wrong_meanwhile() -> None:
+    def work() -> None:
+        with terminable(), put_off():
+            signal.raise_signal(signal.SIGTERM)
+            raise ZeroDivisionError("a defect")
+
+    with pytest.raises(TerminatedError, match="SIGTERM"):
+        work()

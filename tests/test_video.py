@@ -9,7 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from pipeline import sound, video
+from extractors.contract import UInt8
+from pipeline import decoders, sound, video
 from pipeline.errors import TrialError
 from pipeline.records import BATCH_BYTES
 from pipeline.sample import write_sample
@@ -107,6 +108,30 @@ def test_a_matroska_file_that_is_cut_off_is_told(clip: Path, tmp_path: Path) -> 
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
     assert video.frame_times(whole).info["damage"] == {}
     assert video.frame_times(cut).info["damage"]["s_missing"] > 1
+
+
+def pictures(path: Path, n: int) -> UInt8:
+    """(n, H, W, 3), those of the first frames."""
+    return np.concatenate([batch.images for batch in video.frames(path, np.arange(n), n)])
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
+def test_a_damaged_file_always_gives_the_same_pictures(clip: Path, tmp_path: Path, codec: str) -> None:
+    """Several threads would decode a picture from what there is of the last one, which is another part of it each time."""
+    undamaged, path = tmp_path / "undamaged.mkv", tmp_path / "damaged.mkv"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=1280x720:r=25:d=1.2", "-pix_fmt", "yuv420p", "-c:v", codec, "-g", "15", undamaged)
+    data = bytearray(undamaged.read_bytes())
+    for at in range(len(data) // 10, len(data) * 9 // 10, len(data) // 23):
+        data[at : at + 9] = bytes(range(9))
+    path.write_bytes(data)
+    n = len(video.frame_times(path).times_s)
+    assert n > 20
+    decoders.stop_idle()
+    expected = pictures(path, n)
+    assert not np.array_equal(expected, pictures(undamaged, n))
+    for n_before in (1, 10, 25):  # by a process that has decoded something else
+        pictures(clip, n_before)
+        assert np.array_equal(pictures(path, n), expected)
 
 
 def test_the_larger_of_two_videos_is_chosen_and_attached_pictures_are_none(media: Path) -> None:

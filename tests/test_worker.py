@@ -16,6 +16,7 @@ from pipeline.code_digest import code_digest
 from pipeline.errors import RequestError
 from pipeline.fates import Fate
 from pipeline.stages import Item
+from pipeline.threads import usable_cores
 from pipeline.worker import Job, Worker, check_device
 
 ROOT = Path(__file__).parents[1]
@@ -52,29 +53,48 @@ def test_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         check_device("cuda")
 
 
-def test_a_damaged_input_is_no_defect(tmp_path: Path) -> None:
-    waveform = tmp_path / "waveform.h5"
-    waveform.write_text("not HDF5")
-    item = Item(key="k", trial="106", person="main", inputs=(waveform,), target=tmp_path / "out.h5")
-    given = {"params": _params("logmel"), "kind": Kind.FEATURE, "precision": "float32", "weights": None, "root": None}
-    identities = {"k": {"stage": {"weights": None}}}
-    job = Job(
-        **given,
-        stage="logmel",
-        use="logmel",
+def job(use: str, kind: Kind, given: Path) -> Job:
+    """Of one trial, which reads the given artifact."""
+    item = Item(key="k", trial="106", person="main", inputs=(given,), target=given.with_name("out.h5"))
+    return Job(
+        stage=use,
+        use=use,
+        params=_params(use),
+        kind=kind,
+        precision="float32",
+        weights=None,
+        root=None,
         source=Path("106.mp4"),
         source_state=None,
         items=(item,),
-        identities=identities,
+        identities={"k": {"stage": {"weights": None}}},
         device="cpu",
         reason="new",
-        code=code_digest("logmel"),
+        code=code_digest(use),
     )
-    (outcome,) = Worker().run(job).outcomes
+
+
+def test_a_damaged_input_is_no_defect(tmp_path: Path) -> None:
+    waveform = tmp_path / "waveform.h5"
+    waveform.write_text("not HDF5")
+    (outcome,) = Worker().run(job("logmel", Kind.FEATURE, waveform)).outcomes
     assert outcome.problem is not None
     assert (outcome.problem.what, outcome.fate) == ("an input artifact is damaged", Fate.PASSING)
     assert str(waveform) in outcome.problem.why
     assert outcome.problem.fix == "run `affectpipe verify`, then run again"
+
+
+@pytest.mark.parametrize(("told", "threads"), [("3", 3), ("1", 1), (None, usable_cores())])
+def test_an_extractor_is_told_how_many_threads_it_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str | None, threads: int
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if told is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    worker = Worker()
+    worker.run(job("mtcnn", Kind.FACES, tmp_path / "timeline.h5"))
+    (extractor,) = worker.models.values()
+    assert extractor.threads == threads
 
 
 def _params(use: str) -> object:

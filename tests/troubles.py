@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import signal
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +24,6 @@ MOST_BYTES = 4 << 30  # more than the tests' limits, less than a machine has
 
 def segfault() -> None:
     ctypes.string_at(0)
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fill_memory() -> None:
@@ -47,6 +43,12 @@ def fill_a_disk() -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def use_temporary_space() -> None:
+    """A megabyte."""
+    with tempfile.TemporaryFile() as file:
+        file.write(b"x" * (1 << 20))
+
+
 def refuse() -> None:
     raise ExtractorError("refused", why="it was told to", fix="take another")
 
@@ -56,7 +58,7 @@ def break_down() -> None:
 
 
 TROUBLES: dict[str, Callable[[], None]] = {
-    function.__name__: function for function in (segfault, die, fill_memory, lose_a_disk, fill_a_disk, refuse, break_down)
+    function.__name__: function for function in (segfault, fill_memory, lose_a_disk, fill_a_disk, use_temporary_space, refuse, break_down)
 }
 
 

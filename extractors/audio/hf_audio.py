@@ -16,7 +16,8 @@ from extractors import saved_model
 from extractors.audio import speech
 from extractors.contract import ExtractorError, Float32, Float64, Kind, Runtime, Track, Waveform
 from extractors.hub import SavedModel
-from extractors.networks import forward, place
+from extractors.networks import forward_whole, place
+from extractors.threads import one_torch_thread
 from extractors.weights import load_state
 from extractors.windows import masked_track, require_rate
 
@@ -65,7 +66,7 @@ class HfAudio:
     """
 
     name: ClassVar[str] = "hf_audio"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = HfAudioParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None
@@ -130,8 +131,9 @@ class HfAudio:
 
     def _window(self, samples: Float32) -> tuple[Float32, Float64]:
         """The rows of a window, (T, D), and from where to where each of them is, (T, 2) seconds from its beginning."""
-        inputs = self._prepare(samples)
-        states = forward(self._network, inputs, self._runtime)
+        with one_torch_thread():
+            inputs = self._prepare(samples)
+        states = forward_whole(self._network, inputs, self._runtime)
         if states.ndim != 3 or states.shape[::2] != (1, self.dim):
             raise ValueError(f"expected (1, steps, {self.dim}), got {states.shape}")
         steps = states[0]

@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 
 from extractors.contract import Float32, Float64
+from extractors.threads import one_torch_thread
 
 RATE_HZ = 44100
 FFT = 1024
@@ -32,11 +33,12 @@ def mel_decibels(samples: Float32) -> Float32:
     """
     import torch
 
-    sound, hann = torch.from_numpy(samples.astype(np.float32)), torch.hann_window(WINDOW)
-    spectra = torch.stft(sound, FFT, HOP, WINDOW, hann, center=True, pad_mode="reflect", return_complex=True)
-    bank = torch.from_numpy(mel_bank().T.astype(np.float32))
-    decibels = 10 * torch.log10((bank @ (spectra.real.square() + spectra.imag.square())).clamp(min=LEAST_POWER))
-    found: Float32 = torch.maximum(decibels, decibels.amax(dim=(-2, -1), keepdim=True) - TOP_DB).numpy()
+    with one_torch_thread():
+        sound, hann = torch.tensor(samples.astype(np.float32)), torch.hann_window(WINDOW)
+        spectra = torch.stft(sound, FFT, HOP, WINDOW, hann, center=True, pad_mode="reflect", return_complex=True)
+        bank = torch.tensor(mel_bank().T.astype(np.float32))
+        decibels = 10 * torch.log10((bank @ (spectra.real.square() + spectra.imag.square())).clamp(min=LEAST_POWER))
+        found: Float32 = torch.maximum(decibels, decibels.amax(dim=(-2, -1), keepdim=True) - TOP_DB).numpy()
     return found
 
 

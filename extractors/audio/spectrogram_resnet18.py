@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
 
 from extractors.audio.mel_decibels import RATE_HZ, mel_decibels, n_columns
 from extractors.contract import Bool, Float32, Float64, Int64, Kind, Runtime, Track, Waveform
-from extractors.networks import forward, loaded, place
+from extractors.networks import PART, forward, loaded, place
+from extractors.threads import crew
 from extractors.weights import Layout, State
 from extractors.windows import masked_track, require_rate, sounding_s
 
@@ -46,7 +48,7 @@ class SpectrogramResnet18:
     """
 
     name: ClassVar[str] = "spectrogram_resnet18"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = SpectrogramResnet18Params
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None
@@ -105,7 +107,10 @@ class SpectrogramResnet18:
             alike, size = np.flatnonzero(widths == width), max(1, COLUMNS_AT_ONCE // int(width))
             for i in range(0, len(alike), size):
                 some = alike[i : i + size]
-                values[some] = self.of_spectrograms(np.stack(spectrograms([samples[a:b] for a, b in spans[some]]))[:, None])
+                sounds = [samples[start:stop] for start, stop in spans[some]]
+                parts = [sounds[at : at + PART] for at in range(0, len(sounds), PART)]
+                made = chain.from_iterable(crew(self._runtime.threads).map(spectrograms, parts))
+                values[some] = self.of_spectrograms(np.stack(list(made))[:, None])
         return values
 
 

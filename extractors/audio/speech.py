@@ -12,7 +12,7 @@ import numpy as np
 
 from extractors import saved_model
 from extractors.contract import Bool, ExtractorError, Float32, Runtime, Track, Waveform
-from extractors.networks import forward
+from extractors.networks import forward_whole
 from extractors.weights import Layout, State
 from extractors.windows import Windows, sounding_s
 
@@ -157,7 +157,7 @@ def _in_chunks(network: nn.Module, sound: Float32, runtime: Runtime, how: Listen
         # With the last frame goes the rest of the sound, too short for another: a group norm in the first convolution hears it too.
         stop = (seen.stop - 1) * frames.hop + frames.length if seen.stop < n else len(sound)
         piece = sound[seen.start * frames.hop : stop]
-        values[kept] = forward(network, piece[None], runtime)[0, kept.start - seen.start : kept.stop - seen.start]
+        values[kept] = forward_whole(network, piece[None], runtime)[0, kept.start - seen.start : kept.stop - seen.start]
     return values
 
 

@@ -18,7 +18,7 @@ from extractors.windows import Windows, masked_track, require_rate, sounding_s
 ROWS = 96  # log-mel rows of an example
 EXAMPLES = Windows(length=(ROWS - 1) * WINDOWS.hop + WINDOWS.length, hop=ROWS * WINDOWS.hop, rate_hz=RATE_HZ)
 EXAMPLE_S = EXAMPLES.length / RATE_HZ  # 0.975 s
-BATCH = 32
+BATCH = 64
 FILES = ("vggish-10086976.pth", "vggish_pca_params-970ea276.pth")  # the network, and what follows it on request
 TAIL_S = 1  # by so much the sound's last sample is repeated, so that an example can start at any time before its end
 
@@ -44,7 +44,7 @@ class Vggish:
     """
 
     name: ClassVar[str] = "vggish"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = VggishParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None

@@ -47,7 +47,7 @@ class Wav2Vec2:
     """
 
     name: ClassVar[str] = "wav2vec2"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = Wav2Vec2Params
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None

@@ -29,9 +29,10 @@ class Whitening:
     def apply(self, embeddings: Float32) -> Float32:
         """(N, 128) -> (N, 128) float32, whole numbers from 0 to 255: -2 or less, to 2 or more.
 
-        In float64, so that the rounding does not depend on how many rows are given.
+        In float64, and row by row: a matrix product's last bits depend on how many rows there are, and perhaps on NumPy's threads.
         """
-        whitened = (embeddings.astype(np.float64) - self.means[:, 0]) @ self.eigen_vectors.T
+        centred = embeddings.astype(np.float64) - self.means[:, 0]
+        whitened = np.stack([(self.eigen_vectors * row).sum(axis=1) for row in centred]) if len(centred) else centred
         levels: Float32 = np.rint((np.clip(whitened, -LIMIT, LIMIT) + LIMIT) * (LEVELS / (2 * LIMIT))).astype(np.float32)
         return levels
 

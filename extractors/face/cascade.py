@@ -17,7 +17,7 @@ from extractors.face.cuts import Cuts
 from extractors.face.detector import Found, Seen
 from extractors.face.networks import Network, load_networks
 from extractors.face.pyramid import Patches, Pyramid
-from extractors.face.threads import Crew, ahead
+from extractors.threads import ahead, crew, one_torch_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,17 +65,16 @@ class _Faces:
 class Cascade:
     """Finds faces of min_face_px and more. precision: that of the networks; sums, means and boxes lose nothing by it.
 
-    On a processor patches and crops go through the networks in fixed batches, which as many threads share as torch may use: threads inside
-    networks so small spend their time waiting for each other. How many there are changes nothing.
+    On a processor patches and crops go through the networks in fixed batches, which the threads share: threads inside networks so small
+    spend their time waiting for each other. How many there are changes nothing.
     """
 
-    def __init__(self, *, min_face_px: int, device: str, precision: str = "float32") -> None:
+    def __init__(self, *, min_face_px: int, device: str, precision: str = "float32", threads: int = 1) -> None:
         import torch
 
         self.device, self._kind = device, torch.device(device).type
         networks = load_networks(device, precision)
-        n_threads = min(torch.get_num_threads(), MAX_THREADS) if self._kind == "cpu" else 1
-        self._share = Crew(n_threads).map
+        self._share = crew(min(threads, MAX_THREADS) if self._kind == "cpu" else 1).map
         self._pyramid = Pyramid(network=networks.pnet, min_face_px=min_face_px, share=self._share)
         self._rnet, self._onet = networks.rnet, networks.onet
         self._summed = Summer(device, self._share)
@@ -116,12 +115,9 @@ class Cascade:
         import torch
         from torch.backends import cudnn
 
-        with torch.inference_mode(), contextlib.ExitStack() as leaving:
-            if self._kind == "cuda":
-                leaving.enter_context(cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False))
-            elif (n_threads := torch.get_num_threads()) > 1:
-                torch.set_num_threads(1)
-                leaving.callback(torch.set_num_threads, n_threads)
+        on_gpu = self._kind == "cuda"
+        exact = cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False) if on_gpu else one_torch_thread()
+        with torch.inference_mode(), exact:
             yield
 
     def _anywhere(self, images: Sequence[UInt8] | UInt8) -> _Faces:

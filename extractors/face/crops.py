@@ -57,10 +57,11 @@ class CropForm:
 class Cutter:
     """Cuts faces out of the pictures it is given and keeps the crops in a spool, in order. Leaving its block ends the threads."""
 
-    def __init__(self, form: CropForm) -> None:
+    def __init__(self, form: CropForm, threads: int = THREADS) -> None:
+        """threads: as many as it may use, of which it has use for two."""
         self._form = form
         self._spool = Spool()
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="crops")
+        self._threads = ThreadPoolExecutor(min(threads, THREADS), thread_name_prefix="crops")
         self._gathered: list[Picture] = []
         self._waiting: deque[tuple[int, int, Future[list[bytes]]]] = deque()  # pictures, their bytes, and their crops to be
         self._n_waiting, self._n_bytes = 0, 0  # gathered ones included

@@ -107,7 +107,7 @@ class Mtcnn:
     """One pass over the frames: every face is cropped where it is seen, and who it belongs to is decided at the end."""
 
     name: ClassVar[str] = "mtcnn"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     Params: ClassVar[type] = MtcnnParams
     yields: ClassVar[Kind] = Kind.FACES
     decoder: ClassVar[str | None] = "pyav"
@@ -119,7 +119,7 @@ class Mtcnn:
 
     def __init__(self, params: MtcnnParams, runtime: Runtime, *, finder: Finder | None = None) -> None:
         """finder: finds faces instead of facenet-pytorch's networks, with their boxes, probabilities and order of landmarks."""
-        self.params = params
+        self.params, self.threads = params, runtime.threads
         self.finder = finder or _finder(params, runtime)
 
     @staticmethod
@@ -135,7 +135,7 @@ class Mtcnn:
         Raises ExtractorError where params.track is none of the video's tracks, and an OSError of the temporary file.
         """
         log, form = FaceLog(), self.params.crop_form()
-        with Cutter(form) as cutter:
+        with Cutter(form, self.threads) as cutter:
             for seen in self.finder.find(batches):
                 kept = _sure(seen.found, self.params.min_prob)
                 cutter.add(seen.image, kept.boxes, kept.landmarks)
@@ -156,7 +156,7 @@ class Mtcnn:
         logged, form = Logged.of(found, frame, times_s), self.params.crop_form()
         chosen = self._chosen(logged.seen, found.track, persons)
         cut = np.unique(np.concatenate([number[number >= 0] for number in chosen.values()]))
-        with Cutter(form) as cutter:
+        with Cutter(form, self.threads) as cutter:
             for frames in pictures(np.unique(found.frame[cut])) if len(cut) else ():
                 for image, shown in zip(frames.images, frames.index.tolist(), strict=True):
                     mine = cut[slice(*np.searchsorted(found.frame[cut], [shown, shown + 1]))]
@@ -174,7 +174,7 @@ class Mtcnn:
 
 
 def _finder(params: MtcnnParams, runtime: Runtime) -> Finder:
-    cascade = Cascade(min_face_px=params.min_face_px, device=runtime.device, precision=runtime.precision)
+    cascade = Cascade(min_face_px=params.min_face_px, device=runtime.device, precision=runtime.precision, threads=runtime.threads)
     if params.mode == "exact":
         return EveryFrame(cascade)
     return Propagation(cascade, redetect_s=params.redetect_s, search_s=params.search_s)

@@ -20,8 +20,8 @@ from extractors.face.candidates import overlaps
 from extractors.face.cascade import Spotted, Spotter
 from extractors.face.cuts import Cuts
 from extractors.face.detector import Found, Seen, nothing
-from extractors.face.threads import ahead
 from extractors.face.tracking import apart, cheapest_first
+from extractors.threads import ahead
 
 # Faces at the two ends of a stretch are one face if they are this near, in their mean size, and this similar in size.
 MAX_MOVE = 1.5

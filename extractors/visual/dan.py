@@ -45,7 +45,7 @@ class Dan:
     """
 
     name: ClassVar[str] = "dan"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = DanParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None
@@ -57,7 +57,7 @@ class Dan:
     dim = CHANNELS
     size_px = 224
     resample = "pil_bilinear"  # torchvision's Resize of a PIL image, as in its code
-    batch = 32
+    batch = 64
 
     @staticmethod
     def reads(params: DanParams) -> tuple[Kind, ...]:

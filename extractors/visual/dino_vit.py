@@ -97,7 +97,7 @@ class DinoVit:
     """
 
     name: ClassVar[str] = "dino_vit"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = DinoVitParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None
@@ -108,7 +108,7 @@ class DinoVit:
     # argparse.Namespace: the options of the training run, in DINO's full checkpoints.
     layout: ClassVar[Layout] = Layout(classes=("argparse.Namespace",), converted=timm_named, dropped=HEADS)
     size_px = 224
-    batch = 32
+    batch = 64
     resample = "pil_bicubic"  # as in DINO's own evaluation and in timm; Hugging Face's processor takes bilinear
 
     @staticmethod

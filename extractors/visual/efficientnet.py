@@ -76,7 +76,7 @@ class EfficientNetParams:
 class _EfficientNet:
     """What both sizes share. model: timm's name of the network; features: how many are pooled."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = EfficientNetParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None
@@ -89,7 +89,7 @@ class _EfficientNet:
     model: ClassVar[str]
     features: ClassVar[int]
     size_px: int
-    batch = 32
+    batch = 64
     resample = "pil_bilinear"  # EmotiEffLib's torchvision Resize of a PIL image
 
     @staticmethod

@@ -16,6 +16,7 @@ from extractors.contract import ExtractorError, Float32, Kind, Runtime, UInt8
 from extractors.hub import SavedModel
 from extractors.networks import forward, place
 from extractors.saved_model import quiet
+from extractors.threads import one_torch_thread
 from extractors.visual.crops import check_crops
 from extractors.weights import FOLDER_FILES, FOLDER_TENSORS
 
@@ -65,7 +66,7 @@ class _HfModel:
     Source: Wolf et al., "Transformers: state-of-the-art natural language processing", EMNLP 2020, and the model's own paper.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = HfModelParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None
@@ -75,7 +76,7 @@ class _HfModel:
     origin: ClassVar[str]
     licence: ClassVar[str]
     hub: ClassVar[Any]
-    batch = 32
+    batch = 64
 
     @staticmethod
     def reads(params: HfModelParams) -> tuple[Kind, ...]:
@@ -115,7 +116,8 @@ class _HfModel:
 
     def _forward(self, crops: UInt8) -> Float32:
         # Resizing stays on: it finds the pictures to be of its size already, and some preprocessing crops only where it resizes.
-        ready = self._processor(images=list(crops), return_tensors="pt", input_data_format="channels_last")["pixel_values"].numpy()
+        with one_torch_thread():
+            ready = self._processor(images=list(crops), return_tensors="pt", input_data_format="channels_last")["pixel_values"].numpy()
         return forward(self._network, ready, self._runtime)
 
 

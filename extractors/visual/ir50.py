@@ -35,7 +35,7 @@ class Ir50:
     """
 
     name: ClassVar[str] = "ir50"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = Ir50Params
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None

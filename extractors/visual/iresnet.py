@@ -35,7 +35,7 @@ class _IResNet:
 
     name: ClassVar[str]
     blocks: ClassVar[Blocks]  # residual units per stage
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = IResNetParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from extractors.contract import Float32, Kind, Runtime, UInt8
+from extractors.threads import crew
 from extractors.visual.crops import check_crops
 
 INPUT_PX = 48  # what the network sees
@@ -30,7 +31,7 @@ class ONet:
     """
 
     name: ClassVar[str] = "onet"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = ONetParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None
@@ -50,6 +51,7 @@ class ONet:
 
         self.params = params
         self._device = torch.device(runtime.device)
+        self._threads = runtime.threads if self._device.type == "cpu" else 1
         self._network = Network(pretrained=True).eval().requires_grad_(False).to(self._device)
 
     @staticmethod
@@ -59,7 +61,8 @@ class ONet:
     def embed(self, crops: UInt8) -> Float32:
         """(N, 112, 112, 3) uint8 RGB -> (N, 256) float32. The crop is averaged down to 48 x 48, then (x - 127.5) / 128."""
         check_crops(crops, self.size_px)
-        parts = [self._forward(crops[start : start + STEP]) for start in range(0, len(crops), STEP)]
+        starts = range(0, len(crops), STEP)
+        parts = crew(self._threads).map(lambda start: self._forward(crops[start : start + STEP]), starts)
         return np.concatenate([np.zeros((0, self.dim), dtype=np.float32), *parts])
 
     def _forward(self, crops: UInt8) -> Float32:

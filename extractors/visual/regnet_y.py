@@ -78,7 +78,7 @@ class RegNetY:
     """
 
     name: ClassVar[str] = "regnet_y"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = RegNetYParams
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None

@@ -43,7 +43,7 @@ class ResNet18:
     """
 
     name: ClassVar[str] = "resnet18"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Params: ClassVar[type] = ResNet18Params
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None

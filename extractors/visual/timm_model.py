@@ -92,7 +92,7 @@ def timm_model(model: str) -> type:
 class _TimmModel:
     """What the classes of all models share. Source: Wightman, "PyTorch image models", https://github.com/huggingface/pytorch-image-models."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     yields: ClassVar[Kind] = Kind.FEATURE
     decoder: ClassVar[str | None] = None
     precisions: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16")
@@ -100,7 +100,7 @@ class _TimmModel:
     name: ClassVar[str]
     layout: ClassVar[Layout]
     network: ClassVar[Any]
-    batch = 32
+    batch = 64
 
     @staticmethod
     def reads(params: TimmModelParams) -> tuple[Kind, ...]:

@@ -206,12 +206,12 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def build(golden: types.ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
-    """build(name, precision=..., **params): a new extractor, with stand-in weights where it needs some."""
+    """build(name, precision=..., threads=..., **params): a new extractor, with stand-in weights where it needs some."""
     folder = tmp_path_factory.mktemp("weights")
     weights = functools.cache(lambda name: golden.weight_file(name, folder))
 
-    def new(name: str, precision: str = "float32", **params: Any) -> Any:
-        return load(name)(load(name).Params(**params), Runtime(weights=weights(name), precision=precision))
+    def new(name: str, precision: str = "float32", threads: int = 1, **params: Any) -> Any:
+        return load(name)(load(name).Params(**params), Runtime(weights=weights(name), precision=precision, threads=threads))
 
     yield new
     shutil.rmtree(folder)  # half a gigabyte, which pytest would keep for three runs

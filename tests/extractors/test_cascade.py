@@ -276,7 +276,7 @@ def test_half_precision_is_near(media: Path, astronaut: UInt8, precision: str) -
 
 
 def test_threads_are_as_before(astronaut: UInt8) -> None:
-    """torch's own threads rest while the cascade works, and only then: the other networks of the process have use for them."""
+    """torch's own threads rest while the cascade works, and only then."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

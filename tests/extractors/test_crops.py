@@ -123,6 +123,15 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert held == []
 
 
+@pytest.mark.parametrize(("threads", "used"), [(1, 1), (2, 2), (9, 2)])
+def test_it_uses_no_more_threads_than_it_may(threads: int, used: int) -> None:
+    with Cutter(RAW, threads) as cutter:
+        for i in range(4 * crops.TOGETHER):
+            cutter.add(picture(i), *faces(0))
+        assert len(cutter.finish()) == 4 * crops.TOGETHER
+        assert n_threads() == used
+
+
 def test_large_pictures_wait_less(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crops, "WAITING_BYTES", 3 * 240 * 240 * 3)
     spool = cut(RAW, *((picture(i), *faces(0)) for i in range(50)))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from extractors.face.threads import Crew, ahead
+from extractors.threads import Crew, ahead
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
