@@ -30,13 +30,14 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 
-# Faces are measured on CLIPS, yours or the sample's: make bench CLIPS="a.mp4 b.mp4"
+# Faces and workers are measured on CLIPS, yours or the sample's: make bench CLIPS="a.mp4 b.mp4"
 CLIPS ?= $(DEMO)/videos/106.mp4 $(DEMO)/videos/video5.mp4
 bench: setup
 	$(BIN)/python benchmarks/plan.py
 	$(BIN)/python benchmarks/reader.py
 	@test -f $(DEMO)/truth.json || { rm -rf $(DEMO); $(BIN)/affectpipe sample $(DEMO); }
 	$(BIN)/python benchmarks/faces.py $(CLIPS)
+	$(BIN)/python benchmarks/scale.py $(CLIPS)
 
 clean:
 	rm -rf .venv $(DEMO) stores/demo

@@ -145,10 +145,10 @@ def measure_plan(n_trials: int, repeats: int) -> None:
             found.append(pooled(root, "client"))
     n_missing = len(made.missing)
     print(f"\n{n_trials} trials x {IDLE_STAGES + 2} stages, {made.n_tracks} tracks, {n_missing} of them missing")
-    head("planning: s", "starting and closing: s", "submitted and collected: s", "all but planning: s", "client, peak MB")
+    head("", "planning: s", "starting and closing: s", "submitted and collected: s", "all but planning: s", "client, peak MB")
     parts = [[each["plan_s"] for each in found], [each["wall_s"] - each["run_s"] for each in found], [each["run_s"] for each in found]]
     peak_mb = max(each["peak_mb"] for each in found)
-    row(*map(middle, parts), middle([each["wall_s"] for each in found]), f"{peak_mb:.0f}")
+    row(f"affectpipe, local:{N_WORKERS}", *map(middle, parts), middle([each["wall_s"] for each in found]), f"{peak_mb:.0f}")
 
 
 def main() -> None:

@@ -56,13 +56,14 @@ def _peak_mb() -> float:
 
 def client(root: Path, on: str) -> Figures:
     """A run without the store: computed, recorded and remembered."""
-    started = time.perf_counter()
+    started_s = time.perf_counter()
     prepared = prepared_in(root)
     plan = prepared.plan()
-    planned_s = time.perf_counter() - started
+    planned_s = time.perf_counter() - started_s
     clock = Clock()
     with Watch(quiet=True) as watch, Record(prepared.cache.root, plan, on=on, told=watch.told) as record:
-        with opened(read_place(on), device="cpu") as pool:
+        logs = record.path.with_suffix(".logs")
+        with opened(read_place(on), device="cpu", told=record.workers, clusters=root / "clusters.yaml", logs=logs) as pool:
             clock.tell("start_s")
             ran = execute(plan, prepared.cache, pool, record, record=record.path, device="cpu")
             clock.tell("run_s")

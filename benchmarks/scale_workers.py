@@ -70,8 +70,8 @@ def run(videos: Path, n_workers: int) -> Run:
         whole_s, cpu_s = time.perf_counter() - started, _cpu_s() - cpu_s
         (record,) = Path(folder, "cache", "runs").glob("*.jsonl")
         events = [json.loads(line) for line in record.read_text().splitlines()]
-        at_s = {event["event"]: event["at_s"] for event in events}
-    return Run(whole_s=whole_s, computing_s=at_s["end"] - at_s["workers"], cpu_s=cpu_s)
+        there_s = next(event["at_s"] for event in events if event["event"] == "workers")
+    return Run(whole_s=whole_s, computing_s=events[-1]["at_s"] - there_s, cpu_s=cpu_s)
 
 
 def _cpu_s() -> float:

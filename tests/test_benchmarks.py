@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -44,7 +45,7 @@ def module(name: str) -> ModuleType:
 
 
 def number(pattern: str, text: str) -> float:
-    found = re.search(pattern, text)
+    found = re.search(pattern, text, re.MULTILINE)
     assert found is not None, f"{pattern!r} is not in:\n{text}"
     return float(found[1])
 
@@ -57,6 +58,50 @@ def test_planning_beside_make() -> None:
     assert ours > makes, "a process that imports Python packages takes longer than make on so little"
     assert number(r"peak memory of affectpipe plan: (\d+) MB", printed) > 10
     assert number(r"affectpipe --help (\d+\.\d+) s", printed) > 0
+
+
+def cells(name: str, printed: str) -> list[list[float]]:
+    """The numbers in each row of that name, a list per table; of several numbers in a cell the first, NaN where there is none."""
+    lines = [line for line in printed.splitlines() if line.startswith(f"| {name} |")]
+    return [[float(cell.split()[0]) if cell != "-" else np.nan for cell in line.strip("| ").split(" | ")[1:]] for line in lines]
+
+
+@pytest.mark.slow
+def test_trivial_jobs_beside_naive_dask() -> None:
+    printed = run("scale.py", "--part", "jobs", "--jobs", "24", "--part", "plan", "--trials", "50", "--repeats", "1")
+    assert [line for line in printed.splitlines() if " jobs: " in line] == ["24 jobs: 6 trials x 4 stages", "24 jobs: 4 trials x 6 stages"]
+    ratios = [float(found) for found in re.findall(r"^ratio naive dask / affectpipe: (\d+\.\d+)$", printed, re.MULTILINE)]
+    *ours_of_jobs, plan = cells("affectpipe, local:2", printed)
+    for work, ours, naive, ratio in zip(cells("the work itself", printed), ours_of_jobs, cells("naive dask", printed), ratios, strict=True):
+        assert ratio == pytest.approx(naive[0] / ours[0], abs=0.01)
+        for way in (ours, naive):
+            whole_s, around_s, job_ms, above_ms, cpu_ms, cpu_above_ms, peak_mb = way
+            assert 0 < around_s < whole_s
+            assert job_ms == pytest.approx(2 * 1000 * whole_s / 24, rel=0.01)
+            assert above_ms == pytest.approx(job_ms - work[2], abs=0.02)
+            assert cpu_above_ms == pytest.approx(cpu_ms - work[4], abs=0.02)
+            assert 30 < peak_mb < 500
+        assert 0 < work[4] <= 1.1 * work[2], "a process has one core at most; its time is told in steps"
+    n_missing = number(r"^50 trials x 12 stages, 600 tracks, (\d+) of them missing$", printed)
+    assert 1 <= n_missing <= 20
+    _, around_s, run_s, whole_s, peak_mb = plan
+    assert whole_s == pytest.approx(around_s + run_s, abs=0.02)
+    assert 30 < peak_mb < 500
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers need two cores")
+def test_two_workers_beside_one(tmp_path: Path) -> None:
+    sample = write_sample(tmp_path / "sample", clips=1, seconds=1.0)
+    clip = sample.videos / f"{sample.names[0]}.mp4"
+    printed = run("scale.py", clip, "--part", "workers", "--copies", "2", "--repeats", "1")
+    assert f"2 copies of {clip.name}\n" in printed
+    (one,), (two,) = cells("local:1 on 1 core", printed), cells("local:2 on 2 cores", printed)
+    for computing_s, whole_s, cpu_s in (one, two):
+        assert 0 < computing_s < whole_s
+        assert cpu_s > 1.0, "that alone is what loading the libraries takes"
+    assert number(r"speed-up, computing: (\d+\.\d\d) ", printed) == pytest.approx(one[0] / two[0], abs=0.02)
+    assert number(r"speed-up, the whole command: (\d+\.\d\d) ", printed) == pytest.approx(one[1] / two[1], abs=0.02)
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="this system does not tell a process's share of memory")
