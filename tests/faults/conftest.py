@@ -50,9 +50,18 @@ def stages(tmp_path_factory: pytest.TempPathFactory, write_crops: Callable[..., 
 
 
 @pytest.fixture
-def busy_desk(sample: Sample, stages: str, new_desk: Callable[..., Desk], trouble: Callable[..., None]) -> Iterator[Callable[..., Desk]]:
+def busy_desk(
+    sample: Sample,
+    stages: str,
+    new_desk: Callable[..., Desk],
+    trouble: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[..., Desk]]:
     """busy_desk(name): a desk with all sample clips, at which nothing is computed yet."""
     made: list[Desk] = []
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))  # for what a client that is killed leaves there
 
     def new(name: str = "disturbed") -> Desk:
         made.append(new_desk(sample.videos, sample.labels, stages=stages, name=name))
