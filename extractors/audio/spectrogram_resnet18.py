@@ -19,7 +19,7 @@ from extractors.windows import masked_track, require_rate, sounding_s
 LEAST_SAMPLES = 45599  # 1.034 s, 104 columns: shorter sounds get zeros before them
 MEAN_DB, DEVIATION_DB = -14.8, 19.895  # of the spectrograms that the network was trained on
 MAX_FRAMES = 1000
-COLUMNS_AT_ONCE = 32 * 104  # of all spectrograms in a batch
+COLUMNS_AT_ONCE = 64 * 104  # of all spectrograms in a batch
 TSAV = "audio_model.resnet."
 
 
