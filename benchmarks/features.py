@@ -30,6 +30,7 @@ from extractors.registry import EXTRACTORS, load
 from extractors.threads import crew
 from pipeline import artifact, stages
 from pipeline.artifact import Provenance
+from pipeline.spent import Spent
 from pipeline.stages import Item, Recipe
 from pipeline.threads import allowed_threads
 
@@ -138,7 +139,7 @@ def measure(name: str, made: Any, options: argparse.Namespace) -> Measured:
         recipe = Recipe(yields=Kind.FEATURE, reads=reads, extractor=extractor)
 
         def whole() -> None:
-            stages.run(recipe, root, [item], lambda item, write, *_: write(item.target, about(name)))
+            stages.run(recipe, root, [item], lambda item, write, *_: write(item.target, about(name)), Spent())
 
         calls = record(extractor, whole)
 

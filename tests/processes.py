@@ -61,11 +61,16 @@ def left_of(desk: Desk, within_s: float = 10.0) -> dict[int, str]:
     return left
 
 
-def end(desk: Desk) -> None:
-    """Whatever a failed test left running."""
-    for pid in processes_of(desk):
+def kill(*pids: int) -> None:
+    """-9, unless they ended meanwhile."""
+    for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def end(desk: Desk) -> None:
+    """Whatever a failed test left running."""
+    kill(*processes_of(desk))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pipeline.artifact import Provenance
 from pipeline.errors import TrialError
 from pipeline.hdf5 import guarded_file
 from pipeline.keys import identity, key_of, stage_part
+from pipeline.spent import Spent
 
 PART = stage_part(extractor="mtcnn", version=2, params={}, precision="float32", weights=None, decoder="pyav 1")
 IDENTITY = identity(PART, source="cd" * 32, person="main", pictures=None, inputs=["ef" * 32])
@@ -132,7 +133,7 @@ def test_an_extractors_warnings_are_published(tmp_path: Path, warnings: list[str
     item = stages.Item(key="k", trial="106", person="main", inputs=(faces,), target=tmp_path / "t.h5")
     recipe = stages.Recipe(yields=Kind.FEATURE, reads=(Kind.FACES,), extractor=extractor)
     said: list[Any] = []
-    stages.run(recipe, tmp_path / "106.mp4", [item], lambda item, write, warnings, media: said.append((item, warnings, media)))
+    stages.run(recipe, tmp_path / "106.mp4", [item], lambda item, write, warnings, media: said.append((item, warnings, media)), Spent())
     assert said == [(item, tuple(warnings), {})]
 
 
@@ -226,6 +227,8 @@ def test_a_stage_of_clips_is_run_as_such(tmp_path: Path) -> None:
     faces, published = written(tmp_path / "f.h5", "raw", [image.tobytes() for image in pictures(4)]), []
     recipe = stages.Recipe(yields=Kind.FEATURE, reads=(Kind.FACES,), extractor=Film(clip_frames=2, dilation=1, stride=3))
     item = stages.Item(key="ab" * 32, trial="106", person="main", inputs=(faces,), target=tmp_path / "t.h5")
-    stages.run(recipe, tmp_path / "106.mp4", [item], lambda item, write, warnings, media: published.append(write.keywords["track"]))
+    stages.run(
+        recipe, tmp_path / "106.mp4", [item], lambda item, write, warnings, media: published.append(write.keywords["track"]), Spent()
+    )
     assert published[0].values.shape == (3, 2)
     np.testing.assert_array_equal(published[0].times_s, [0, 0.06, 0.12])

@@ -244,6 +244,7 @@ def test_what_its_reader_finds_wrong_names_the_file(sealed: Path) -> None:
     with pytest.raises(CorruptFileError, match=r"/file\.h5: the attribute 'nothing' is missing"), guarded_file(sealed) as file:
         text_attr(file.attrs, "nothing")
 
+
 NO_ROOM = """
 import resource, signal, sys
 from pathlib import Path

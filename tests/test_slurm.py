@@ -86,7 +86,7 @@ def test_a_log_folder_of_any_name() -> None:
 
 
 def test_cluster_options_ask_for_no_port_that_may_be_taken() -> None:
-    assert cluster_options(profile(), log_folder=LOGS)["scheduler_options"] == {"dashboard": False, "dashboard_address": ":0"}
+    assert cluster_options(profile(), log_folder=LOGS)["scheduler_options"] == {"dashboard_address": "127.0.0.1:0"}
 
 
 def test_the_clients_job_hands_out_work() -> None:

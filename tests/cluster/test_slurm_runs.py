@@ -151,7 +151,7 @@ def test_jobs_that_give_way_to_others_are_replaced(slurm: Any, two: Callable[...
 
     def take_the_place() -> None:
         if len(others) < 2:
-            others.append(slurm.sbatch("#!/bin/sh\nsleep 2\n", "--partition=main", "--gres=place:1"))
+            others.append(slurm.sbatch("#!/bin/sh\nsleep 2\n", "--partition=main", "--gres=place:1", "--output=/dev/null"))
 
     run = started(jobs, "--on", "slurm:low")
     assert finished(jobs, run, take_the_place) == 0
@@ -161,10 +161,13 @@ def test_jobs_that_give_way_to_others_are_replaced(slurm: Any, two: Callable[...
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_walltime_shorter_than_the_work(slurm: Any, two: Callable[..., Any], assert_same_data: Callable[..., None]) -> None:
+def test_a_walltime_shorter_than_the_work(
+    slurm: Any, two: Callable[..., Any], assert_same_data: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """60 s of work for one worker at a time, in jobs of a minute, which drain after 48 s. None is cut short."""
     inline, jobs = two(stages=MANY)
-    run = started(jobs, "--on", "slurm:short", environment={"SLOW_S": "2.5"})
+    monkeypatch.setenv("SLOW_S", "2.5")
+    run = started(jobs, "--on", "slurm:short")
     assert finished(jobs, run, lambda: None, within_s=360) == 0
     assert_same_data(jobs.store_data(), inline.store_data())
     ended = [slurm.state(job) for job in slurm.run("squeue", "-h", "-t", "all", "-o", "%A").split()]

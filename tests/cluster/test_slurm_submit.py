@@ -72,7 +72,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(slurm: Any, tmp_path: Path) -> Desk:
+def desk(slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # which other tests set, and jobs inherit
     return Desk(slurm, tmp_path)
 
 

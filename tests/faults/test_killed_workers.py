@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from desk import Desk
-from processes import artifacts, decoders_of, started, workers_of
+from processes import artifacts, decoders_of, kill, left_of, started, workers_of
 
 from pipeline.claims import read
 
@@ -48,8 +48,7 @@ def killed(desk: Desk, run: subprocess.Popen[bytes], moments: random.Random) -> 
         if (now := artifacts(desk)) > before:
             time.sleep(moments.uniform(0.0, 0.3))
             chosen = victims(desk, moments)
-            for pid in chosen:
-                os.kill(pid, signal.SIGKILL)
+            kill(*chosen)
             if chosen:
                 before, until_s = now, time.monotonic() + WAIT_S
                 yield len(chosen)
@@ -98,3 +97,18 @@ def test_a_decoder_that_hangs(
     assert {one.partition(": ")[2] for one in why} == {
         f"the decoder hangs: no output for {STALL_S:g} s; run again; if it stays so, leave the file out"
     }
+
+
+def test_workers_that_are_killed_as_they_start(busy_desk: Callable[..., Desk], assert_as_undisturbed: Callable[[Desk], None]) -> None:
+    """Whatever kills them then would do so again: that is said, and nothing is tried for ever."""
+    desk = busy_desk()
+    said = desk.stages.with_suffix(".said")
+    run = started(desk, "--on", "local:2", said=said)
+    while run.poll() is None:
+        kill(*workers_of(desk))
+    assert run.returncode == 1
+    (error,) = said.read_text().splitlines()
+    assert error.startswith("error: --on local: the workers do not start: ")
+    assert left_of(desk) == {}
+    assert started(desk, "--on", "local:2").wait() == 0
+    assert_as_undisturbed(desk)

@@ -123,6 +123,38 @@ def test_the_same_bits_on_real_clips_everywhere(
         assert_same_data(other, stores[0])
 
 
+def test_a_client_that_stops_leaves_the_workers_to_others(
+    busy_desk: Callable[..., Desk], cluster: Cluster, assert_as_undisturbed: Callable[[Desk], None]
+) -> None:
+    """They end the job that they are at, and begin no other."""
+    cluster.scheduler()
+    cluster.worker()
+    cluster.worker()
+    desk = busy_desk()
+    run = started(desk, "--on", cluster.address, said=desk.stages.with_suffix(".said"))
+    wait_for_artifacts(desk, run)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(15.0) == 143, desk.stages.with_suffix(".said").read_text()
+    until_s = time.monotonic() + WAIT_S
+    while list(desk.cache.rglob("*.claim")):
+        assert time.monotonic() < until_s, "they go on"
+        time.sleep(0.1)
+    n_done = artifacts(desk)
+    time.sleep(1.0)
+    assert artifacts(desk) == n_done
+    ran(desk, cluster.address)
+    assert_as_undisturbed(desk)
+
+
+def wait_for_artifacts(desk: Desk, run: subprocess.Popen[bytes]) -> None:
+    """A few."""
+    until_s = time.monotonic() + WAIT_S
+    while artifacts(desk) < 3:
+        assert run.poll() is None, desk.stages.with_suffix(".said").read_text()
+        assert time.monotonic() < until_s
+        time.sleep(0.1)
+
+
 def test_the_scheduler_dies(
     busy_desk: Callable[..., Desk],
     cluster: Cluster,
@@ -134,11 +166,7 @@ def test_the_scheduler_dies(
     cluster.worker()
     desk = busy_desk()
     run = started(desk, "--on", cluster.address, said=desk.stages.with_suffix(".said"))
-    until_s = time.monotonic() + WAIT_S
-    while artifacts(desk) < 3:
-        assert run.poll() is None, desk.stages.with_suffix(".said").read_text()
-        assert time.monotonic() < until_s
-        time.sleep(0.1)
+    wait_for_artifacts(desk, run)
     scheduler.kill()
     assert run.wait(WAIT_S) == 1
     said = desk.stages.with_suffix(".said").read_text()
