@@ -57,7 +57,7 @@ def forward(network: nn.Module, batch: FloatArray, runtime: Runtime, *, part: in
     """One batch through a placed network. batch: (N, ...) floating; returns (N, D) float32 whatever the precision.
 
     On a processor so many rows at a time as `part` says go through it, each part in one thread, and as many parts at once as the runtime
-    has threads: so neither their number nor the batch's decides a bit (docs/decisions/014-threads-decide-no-bit.md).
+    has threads: so neither their number nor the batch's decides a bit (docs/decisions/016-threads-decide-no-bit.md).
 
     On a GPU, the whole batch, and convolutions in float32 are really done in float32: torch's default for them is TF32, with 10 bits of
     mantissa, and then "float32" in a key would not say what the values are.

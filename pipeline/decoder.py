@@ -78,7 +78,7 @@ def _video(container: Any) -> Any:
     if stream.width * stream.height > MAX_PIXELS:
         raise ValueError(f"a picture of {stream.width}x{stream.height} is over {MAX_PIXELS} pixels")
     # One thread: of a damaged file several make other pictures, and other ones each time, since one that must do without a part of the
-    # last picture takes what another has made of it so far (docs/decisions/014-threads-decide-no-bit.md). dav1d heeds the number alone.
+    # last picture takes what another has made of it so far (docs/decisions/016-threads-decide-no-bit.md). dav1d heeds the number alone.
     stream.thread_type, stream.codec_context.thread_count = "NONE", 1
     return stream
 
