@@ -23,7 +23,8 @@ Artifact = tuple[str, str]  # stage and key
 class Unit:
     """Tasks of one stage that are one job: one of them, or all persons of one source's faces.
 
-    missing: how many inputs it waits for. tries: how often it was tried. alone: it may kill its worker, so it makes a pack by itself.
+    missing: how many inputs it waits for. tries: how often it failed for a moment. deaths: how many packs with it killed their workers.
+    alone: it may kill its worker, so it makes a pack by itself.
     """
 
     number: int
@@ -31,6 +32,7 @@ class Unit:
     tasks: list[Task]
     missing: int = 0
     tries: int = 0
+    deaths: int = 0
     alone: bool = False
 
     @property

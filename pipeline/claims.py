@@ -45,7 +45,7 @@ def claim_path(artifact: Path) -> Path:
 def take(path: Path, run: str) -> Claim:
     """Claim it, unless another holds it: what stands there afterwards is returned, see `is_ours`. Raises OSError where nobody can.
 
-    A claim that a process of this run left behind when it died is taken over, with one more death; so is one whose lease is over.
+    A claim whose process is dead, or whose lease is over, is taken over; if it was one of this run, with one more death.
     """
     mine = Claim(run=run, host=socket.gethostname(), pid=os.getpid(), started=_started(os.getpid()))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,10 +53,10 @@ def take(path: Path, run: str) -> Claim:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:
         held = read(path)
-        if held is not None and held.run == run and not _is_known_to_live(held):
-            mine = replace(mine, deaths=held.deaths + 1)
-        elif not is_over(path, held):
+        if not is_over(path, held):
             return held or UNREAD
+        if held is not None and held.run == run:
+            mine = replace(mine, deaths=held.deaths + 1)
         _put(path, mine)
         return mine
     try:
@@ -73,33 +73,31 @@ def is_ours(held: Claim) -> bool:
 
 
 def release(path: Path) -> None:
-    """Give it back, if it is still this process's."""
+    """Give it back, if it is still this process's. One that cannot be removed stands until its lease is over."""
     held = read(path)
     if held is not None and is_ours(held):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Claim | None:
     """None where there is none, or one that cannot be read (its owner may be about to write it)."""
     try:
-        return Claim(**json.loads(path.read_text(encoding="utf-8")))
+        found = Claim(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+    texts, numbers = (found.run, found.host, found.started), (found.pid, found.deaths)
+    return found if all(isinstance(text, str) for text in texts) and all(type(number) is int for number in numbers) else None
 
 
 def is_over(path: Path, held: Claim | None) -> bool:
     """Whether nobody holds it any more."""
     if held is not None and held.host == socket.gethostname():
-        return not _is_known_to_live(held)
+        return _started(held.pid) != held.started
     try:
         return _now(path.parent) - path.stat().st_mtime > LEASE_S
     except FileNotFoundError:
         return True
-
-
-def _is_known_to_live(held: Claim) -> bool:
-    """Only a process of this machine can be."""
-    return held.host == socket.gethostname() and _started(held.pid) == held.started != ""
 
 
 def _started(pid: int) -> str:

@@ -105,12 +105,22 @@ def submit(
     """Make the whole run a SLURM batch job: its client too, which hands the work to other jobs (--on slurm) or does it itself."""
     from pipeline import slurm
     from pipeline.config import load as load_config
+    from pipeline.errors import Problem, RequestError
     from pipeline.places import read_place
     from pipeline.profiles import clusters_file, find_profile
     from pipeline.show import as_json
+    from pipeline.sources import require_videos
+    from pipeline.worker import check_device
 
     place = read_place(on)
-    load_config(request.stages)  # what is wrong with it is better said now
+    check_device(str(ctx.params["device"]), here=False)
+    require_videos(request.videos)  # what is wrong is better said now
+    config = load_config(request.stages)
+    for name in (*ctx.params["only"], *ctx.params["force"]):
+        config.stage(name)
+    if profile and place.kind == "slurm":
+        why = f"--on {place} says whose the jobs are, and the client's keys are in that profile"
+        raise RequestError(Problem(what="names a second profile", where=f"--profile {profile}", why=why, fix="leave it out"))
     found = find_profile(clusters or clusters_file(request.stages), place.profile or profile)
     argv = [found.python or sys.executable, "-m", "pipeline", "run", *_words(ctx)]
     here = place.kind in ("inline", "local")

@@ -183,7 +183,8 @@ def visible_gpus(device: str) -> list[str]:
         return []
     # In a process of its own: this one needs no torch.
     argv = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
-    n_gpus = int(subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300).stdout)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
+    n_gpus = int(done.stdout) if done.returncode == 0 else 0  # without torch there is nothing to do on them
     names = named.split(",")[:n_gpus] if named else [str(number) for number in range(n_gpus)]
     return [names[int(device[5:])]] if device.startswith("cuda:") else names
 
@@ -195,8 +196,8 @@ def _reached(address: str, device: str, told: Told) -> Iterator[DaskPool]:
 
     try:
         client = Client(address, timeout=10, name="affectpipe")
-    except (OSError, ValueError, TimeoutError) as error:
-        fix = "start it (dask scheduler, dask worker --nthreads 1), or mend the address"
+    except (OSError, ValueError, TypeError) as error:  # TypeError: tls:// without dask's settings of certificates
+        fix = "start it (dask scheduler, dask worker --nthreads 1), mend the address, or for tls:// set distributed.comm.tls"
         raise RequestError(Problem(what="no scheduler answers", where=f"--on {address}", why=str(error), fix=fix)) from error
     with client:
         try:
@@ -206,13 +207,22 @@ def _reached(address: str, device: str, told: Told) -> Iterator[DaskPool]:
             raise RequestError(Problem(what="the scheduler has no workers", where=f"--on {address}", why=why, fix=fix)) from error
         cpu, gpu = Side(client=client, needs=None, n_slots=0), Side(client=client, needs={"GPU": 1}, n_slots=0)
 
+        seen_s = time.monotonic()
+
         def count() -> None:
+            nonlocal seen_s
             workers = workers_of(client)
             cpu.n_slots = sum(worker["nthreads"] for worker in workers)
             gpu.n_slots = sum(int(worker["resources"].get("GPU", 0)) for worker in workers)
+            if cpu.n_slots and (gpu.n_slots or not has_gpus):
+                seen_s = time.monotonic()
+            elif time.monotonic() - seen_s > GONE_S:
+                raise lost(f"there was none{' with a GPU' if cpu.n_slots else ''} for {GONE_S:.0f} s")
 
+        has_gpus = False
         count()
+        has_gpus = gpu.n_slots > 0 and device != "cpu"
         if device.startswith("cuda") and not gpu.n_slots:
             fix = "start those that have one with: dask worker --resources GPU=1"
             raise RequestError(Problem(what="no worker declares a GPU", where=f"--device {device}", why="", fix=fix))
-        yield DaskPool(told, cpu, gpu if gpu.n_slots and device != "cpu" else None, tend=count)
+        yield DaskPool(told, cpu, gpu if has_gpus else None, tend=count)

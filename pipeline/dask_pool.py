@@ -5,12 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PassingError, Problem, RequestError
 from pipeline.packs import Hand, Pack, PackReport
+from pipeline.worker import Worker
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -31,7 +33,8 @@ def run_pack(pack: Pack) -> PackReport:
     from distributed.core import Status
 
     if getattr(_kept, "run", None) != pack.run:
-        _kept.run, _kept.hand = pack.run, Hand()
+        models = _kept.hand.worker.models if hasattr(_kept, "hand") else OrderedDict()
+        _kept.run, _kept.hand = pack.run, Hand(worker=Worker(models=models))
     worker = get_worker()
     report: PackReport = _kept.hand.run(pack, lambda: worker.status is not Status.running)
     return report
@@ -112,7 +115,9 @@ def _report(future: Future[PackReport]) -> PackReport | str | None:
 
     try:
         report: PackReport = future.result(timeout=RESULT_S)
-    except TimeoutError:
+    except TimeoutError as error:
+        if future.status == "error":  # the worker's own
+            return f"its worker could not begin: {error}"
         return None
     except KilledWorker as error:
         return f"{error.allowed_failures + 1} workers died of it, the last at {error.last_worker.address}"
@@ -120,6 +125,8 @@ def _report(future: Future[PackReport]) -> PackReport | str | None:
         raise lost("the scheduler forgot the work") from error
     except RequestError:
         raise
+    except OSError as error:
+        return f"its worker could not begin: {error}"
     except Exception as error:  # whatever kept a worker from calling a pack's function
         why = f"{type(error).__name__}: {error}"
         fix = "install the same version of affectpipe on all machines, and start the workers anew"

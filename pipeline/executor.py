@@ -137,8 +137,8 @@ class _Execution:
     def _died(self, unit: Unit, why: str) -> None:
         """A worker says in its claim which job it died of. One that died again and again before it claimed any must not go on for ever."""
         unit.alone = True
-        unit.tries += 1
-        if unit.tries < MAX_DEATHS:
+        unit.deaths += 1
+        if unit.deaths < MAX_DEATHS:
             self.board.later(unit, unit.tasks, WAITS_S[0])
             return
         for task in unit.tasks:

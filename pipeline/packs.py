@@ -66,7 +66,7 @@ class Hand:
 
     def run(self, pack: Pack, is_stopping: Callable[[], bool] = lambda: False) -> PackReport:
         """Raises RequestError where this process does not see the cache."""
-        if not pack.record.exists():
+        if not _is_seen(pack.record):
             why, fix = f"there is no {pack.record}", "let all machines have the cache and the videos under the same paths"
             raise RequestError(Problem(what="a worker does not see the cache", where=socket.gethostname(), why=why, fix=fix))
         reports: list[Report] = []
@@ -75,7 +75,7 @@ class Hand:
         for job in pack.jobs:
             began_utc.append(datetime.now(UTC).isoformat(timespec="milliseconds"))
             is_late = bool(reports) and time.monotonic() - began_s > pack.longest_s
-            if is_late or is_stopping() or pack.stop.exists():
+            if is_late or is_stopping() or os.path.exists(pack.stop):
                 reports.append(_left(job))
             else:
                 reports.append(self._run(job, pack.run))
@@ -99,6 +99,14 @@ class Hand:
         with claims.HOLDER.holding([claims.claim_path(item.target) for item in mine]):
             report = self.worker.run(replace(job, items=tuple(mine)))
         return replace(report, outcomes=(*outcomes, *report.outcomes))
+
+
+def _is_seen(record: Path) -> bool:
+    """Where the file system fails for a moment, the jobs will tell."""
+    try:
+        return record.exists()
+    except OSError:
+        return True
 
 
 def _settled(item: Item, job: Job, run: str) -> Outcome | None:

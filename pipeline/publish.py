@@ -14,7 +14,9 @@ from pathlib import Path
 from pipeline.errors import FullError, Problem, TransientError
 
 TEMPORARY = ".tmp-"
-_OURS = re.compile(re.escape(TEMPORARY) + r"\d+-\d+-.+|[0-9a-f]{64}\.claim|\d{4}-\d\d-\d\dT[-\d.]+Z-.+\.stop", re.DOTALL)
+_OURS = re.compile(
+    rf"{re.escape(TEMPORARY)}\d+-\d+-.+|[0-9a-f]{{64}}\.claim|\d{{4}}-\d\d-\d\dT[-\d.]+Z-.+\.stop|\.dask-jobqueue\..+", re.DOTALL
+)
 STALE_S = 6 * 3600.0
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
 
@@ -65,7 +67,7 @@ def _sync(path: Path) -> None:
 
 
 def sweep(root: Path, *, older_than_s: float = STALE_S) -> int:
-    """Remove temporaries, claims and orders to stop that are too old to be in anyone's hands (newer ones may be another client's)."""
+    """Remove temporaries, claims, orders to stop and workers' keys too old to be in anyone's hands; newer ones may be another client's."""
     removed = 0
     for folder, _, names in os.walk(root):
         for path in (Path(folder, name) for name in names if _OURS.fullmatch(name)):

@@ -24,6 +24,7 @@ from pipeline.tally import Event, Tally
 from pipeline.worker import Job, Report
 
 FOLDER = "runs"
+EMPTY_S = 10.0  # after which a record has its first line
 
 
 class Record:
@@ -122,19 +123,34 @@ def newest(cache: Path) -> Path:
 
 
 def follow(path: Path, every_s: float = 1.0) -> Iterator[Tally]:
-    """How far the run is, again and again; ends where the run has, or where its process is gone."""
+    """How far the run is, again and again; ends where the run has, or where its process is gone, which is seen on its own machine only.
+
+    Raises RequestError where the record is damaged, or empty for good.
+    """
     tally = Tally()
     begun = ""
+    opened_s = time.monotonic()
     with path.open(encoding="utf-8") as file:
         while True:
             is_gone = tally.host == socket.gethostname() and not claims.is_there(tally.pid)
             begun += file.read()
             *lines, begun = begun.split("\n")  # the last may not be written to its end yet
             for line in lines:
-                tally.add(json.loads(line))
+                try:
+                    tally.add(json.loads(line))
+                except (ValueError, KeyError, TypeError) as error:
+                    raise _unreadable(path, f"{type(error).__name__}: {error}") from error
+            if not tally.host and time.monotonic() - opened_s > EMPTY_S:
+                raise _unreadable(path, "its run was killed before it began")
             if is_gone and not tally.ended:
                 tally.ended = "killed"
             yield tally
             if tally.ended:
                 return
             time.sleep(every_s)
+
+
+def _unreadable(path: Path, why: str) -> RequestError:
+    return RequestError(
+        Problem(what="the record of the run cannot be read", where=str(path), why=why, fix="remove it, and watch another run")
+    )

@@ -100,7 +100,7 @@ def cluster_options(profile: Profile, *, log_folder: Path) -> dict[str, Any]:
 
 
 def job_script(profile: Profile, *, log_folder: Path) -> str:
-    """The script of a worker's job as SLURMCluster submits it, but for the scheduler's address and the worker's name.
+    """The script of a worker's job as it is submitted, but for the scheduler's address, the worker's name and the certificates.
 
     Raises RequestError where dask-jobqueue is not installed.
     """

@@ -42,9 +42,7 @@ def find_sources(folder: Path, memo: StatMemo, *, follow_links: bool = False, to
 
     Of files with the same stem none is taken. told(done, of_all) is called as files are read for their digests.
     """
-    if not folder.is_dir():
-        why = "there is no such folder" if not folder.exists() else "it is not a folder"
-        raise RequestError(Problem(what="no videos", where=str(folder), why=why, fix="give the folder that holds the video files"))
+    require_videos(folder)
     problems: list[Problem] = []
     paths = sorted(_candidates(folder, follow_links, problems))
     if not paths:
@@ -63,6 +61,13 @@ def find_sources(folder: Path, memo: StatMemo, *, follow_links: bool = False, to
             why = error.strerror or str(error)
             problems.append(Problem(what="cannot be read", where=str(path), why=why, fix="mend its permissions, or fetch it again"))
     return Found(sources=tuple(sorted(sources, key=lambda source: source.name)), problems=tuple(problems))
+
+
+def require_videos(folder: Path) -> None:
+    """Raises RequestError where there is no such folder."""
+    if not folder.is_dir():
+        why = "there is no such folder" if not folder.exists() else "it is not a folder"
+        raise RequestError(Problem(what="no videos", where=str(folder), why=why, fix="give the folder that holds the video files"))
 
 
 def _candidates(folder: Path, follow_links: bool, problems: list[Problem]) -> Iterator[Path]:

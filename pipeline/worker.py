@@ -131,6 +131,8 @@ class Worker:
         if key not in self.models:
             while len(self.models) >= MODELS_KEPT:
                 self.models.popitem(last=False)
+                gc.unfreeze()  # so that what let go of it is looked through once
+                gc.collect()
             weights = self._fetched(job.stage, job.remote) if job.remote else job.weights
             runtime = Runtime(device=_device(job), precision=job.precision, weights=weights, threads=allowed_threads())
             self.models[key] = load(job.use)(job.params, runtime)

@@ -151,15 +151,18 @@ def test_a_lease_is_told_by_the_clock_of_the_files(claim: Path, fast_s: float, m
     assert is_ours(take(claim, "mine"))
 
 
-def test_another_host_of_this_run_has_died(claim: Path) -> None:
-    """A run gives a job to one worker at a time, so whoever is given it now follows one that is gone."""
-    write(claim, json.dumps(asdict(replace(ELSEWHERE, run="mine", deaths=1))))
+def test_another_host_of_this_run_has_died_when_its_lease_is_over(claim: Path) -> None:
+    """Until then it may only have lost its connection, and be at work."""
+    held = replace(ELSEWHERE, run="mine", deaths=1)
+    write(claim, json.dumps(asdict(held)), age_s=LEASE_S - 30)
+    assert take(claim, "mine") == held
+    write(claim, json.dumps(asdict(held)), age_s=LEASE_S + 30)
     taken = take(claim, "mine")
     assert is_ours(taken)
     assert taken.deaths == 2
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"run": "theirs"}', '"text"', "\0"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"run": "theirs"}', '{"run": "mine", "host": "h", "pid": 1, "started": "s", "deaths": "x"}', '"text"', "\0"])
 def test_a_claim_that_cannot_be_read_is_somebodys_for_a_while(claim: Path, text: str) -> None:
     write(claim, text, age_s=LEASE_S - 30)
     assert take(claim, "mine") == UNREAD
