@@ -79,11 +79,7 @@ class Jobs:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with put_off():
-            try:
-                self._stack.close()
-            finally:
-                for key in self._logs.glob(".dask-jobqueue.*"):
-                    key.unlink(missing_ok=True)
+            self._stack.close()  # the files of keys are dask-jobqueue's, and go with it; those of a killed client are swept
 
     def tend(self) -> None:
         """Have jobs that are gone replaced: a worker that was lost is by dask as soon as the number of jobs is set, even to what it is; a

@@ -162,7 +162,9 @@ def test_another_host_of_this_run_has_died_when_its_lease_is_over(claim: Path) -
     assert taken.deaths == 2
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"run": "theirs"}', '{"run": "mine", "host": "h", "pid": 1, "started": "s", "deaths": "x"}', '"text"', "\0"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"run": "theirs"}', '{"run": "mine", "host": "h", "pid": 1, "started": "s", "deaths": "x"}', '"text"', "\0"]
+)
 def test_a_claim_that_cannot_be_read_is_somebodys_for_a_while(claim: Path, text: str) -> None:
     write(claim, text, age_s=LEASE_S - 30)
     assert take(claim, "mine") == UNREAD

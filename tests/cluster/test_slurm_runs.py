@@ -8,8 +8,10 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,15 @@ def test_a_killed_client_is_started_again(slurm: Any, two: Callable[..., Any], a
     assert left_of(jobs, within_s=90) == {}
 
 
+def test_two_clients_at_once_on_one_cache(slurm: Any, two: Callable[..., Any], assert_same_data: Callable[..., None]) -> None:
+    inline, jobs = two(stages=MANY)
+    other = replace(jobs, store=jobs.store.with_name("other_store"))
+    runs = [started(desk, "--on", "slurm:main") for desk in (jobs, other)]
+    assert [run.wait(200) for run in runs] == [0, 0]
+    for desk in (jobs, other):
+        assert_same_data(desk.store_data(), inline.store_data())
+
+
 def test_jobs_that_give_way_to_others_are_replaced(slurm: Any, two: Callable[..., Any], assert_same_data: Callable[..., None]) -> None:
     inline, jobs = two(stages=MANY)
     others: list[str] = []
@@ -200,6 +211,11 @@ def test_the_client_as_a_batch_job(slurm: Any, two: Callable[..., Any], assert_s
         (PROFILES.replace("queue: main", "queue: moon"), "slurm:main", "profile main: sbatch refuses the job: .*invalid partition"),
         (PROFILES, "slurm:mian", r"no profile 'mian'; did you mean 'main'\?"),
         (None, "slurm", "clusters.yaml: no cluster is described"),
+        (
+            PROFILES.replace("interface: lo", "interface: nope"),
+            "slurm:main",
+            "profile main: the workers' scheduler does not start: .*'nope'",
+        ),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_runs(
@@ -212,3 +228,33 @@ def test_what_cannot_work_is_said_before_anything_runs(
     assert done.status == 2
     assert re.search(said, done.err), done.err
     assert n_artifacts(desk) == 0
+
+
+def test_jobs_that_end_before_their_workers_come_end_the_run(
+    slurm: Any, some_clips: Callable[..., Any], new_desk: Callable[..., Any]
+) -> None:
+    """With what they said last; they would be submitted again and again for ever."""
+    desk = new_desk(*some_clips("207"))
+    setup = """max_jobs: 1, setup: ["echo no such module", "exit 3"]"""
+    (desk.stages.parent / "clusters.yaml").write_text(PROFILES.replace("max_jobs: 2", setup, 1))
+    sooner = "from pipeline import slurm_cluster; slurm_cluster.ASK_S = 2.0; from pipeline.cli import main; main()"
+    argv = [sys.executable, "-c", sooner, *desk.argv("run", "--on", "slurm:main")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 1
+    said = r"--on: the workers are lost: jobs are refused, or end before their workers come; the last of .*\.log: no such module"
+    assert re.search(said, done.stderr), done.stderr
+
+
+def test_a_cache_that_no_script_can_name(slurm: Any, some_clips: Callable[..., Any], new_desk: Callable[..., Any]) -> None:
+    desk = new_desk(*some_clips("207"), name="my desk")
+    (desk.stages.parent / "clusters.yaml").write_text(PROFILES)
+    done = desk.apart("run", "--on", "slurm:main")
+    assert done.status == 2
+    assert "my desk/cache: no cache for jobs: dask-jobqueue writes it into job scripts as it is" in done.err
+
+
+def test_a_run_leaves_no_keys(slurm: Any, two: Callable[..., Any]) -> None:
+    _, jobs = two(stages=MANY)
+    assert jobs.apart("run", "--on", "slurm:main", "--only", "audio").status == 0
+    (logs,) = (jobs.cache / "runs").glob("*.logs")
+    assert [path.suffix for path in logs.iterdir()] == [".log"] * len(list(logs.iterdir())) != []
