@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from pipeline import stopping
 from pipeline.board import Artifact, Board, Share, Unit, inputs_of
 from pipeline.cache import Cache, State
 from pipeline.code_digest import code_digest
@@ -78,6 +79,7 @@ class _Execution:
         saved_s = time.monotonic()
         try:
             while self.board.n_open:
+                stopping.check()
                 self._submit()
                 if not self.out:
                     assert self.board.next_s is not None, "tasks are open, and nothing can run"

@@ -7,8 +7,11 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+_heard: list[int] = []
 
 
 class TerminatedError(KeyboardInterrupt):
@@ -21,12 +24,21 @@ def terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    _heard.clear()
     before = {number: signal.signal(number, _stop) for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, _stop)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def check() -> None:
+    """Raises what a signal raised already: where that came up in a finalizer or a weak reference's callback, Python has dropped it."""
+    if _heard:
+        _raise(_heard[0])
 
 
 @contextlib.contextmanager
@@ -48,4 +60,11 @@ def put_off() -> Iterator[None]:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    _heard.append(number)
+    _raise(number)
+
+
+def _raise(number: int) -> NoReturn:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     raise TerminatedError(signal.Signals(number).name)

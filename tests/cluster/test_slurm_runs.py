@@ -181,7 +181,8 @@ def test_a_walltime_shorter_than_the_work(
     run = started(jobs, "--on", "slurm:short")
     assert finished(jobs, run, lambda: None, within_s=360) == 0
     assert_same_data(jobs.store_data(), inline.store_data())
-    ended = [slurm.state(job) for job in slurm.run("squeue", "-h", "-t", "all", "-o", "%A").split()]
+    ended = [slurm.state(job) for job in slurm.run("squeue", "-h", "-t", "all", "-n", "affectpipe-short", "-o", "%A").split()]
+    assert len(ended) > 1
     assert "TIMEOUT" not in ended
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.stopping import SIGNALS, TerminatedError, put_off, terminable
+from pipeline.stopping import SIGNALS, TerminatedError, check, put_off, terminable
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +107,19 @@ def test_whoever_is_told_to_stop_stops_whatever_goes_wrong_meanwhile() -> None:
 
     with pytest.raises(TerminatedError, match="SIGTERM"):
         work()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_dropped_is_raised_again(number: signal.Signals) -> None:
+    """Python drops what comes up in a finalizer."""
+
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    with pytest.raises(KeyboardInterrupt), terminable():  # noqa: PT012
+        Finalized()
+        check()
+    with terminable():
+        check()
