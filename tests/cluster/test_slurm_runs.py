@@ -108,7 +108,7 @@ def test_cancelled_jobs_are_replaced(slurm: Any, two: Callable[..., Any], assert
     cancelled: list[str] = []
 
     def cancel() -> None:
-        running = slurm.run("squeue", "-h", "-t", "R", "-o", "%A").split()
+        running = slurm.run("squeue", "-h", "-t", "R", "-n", "affectpipe-main", "-o", "%A").split()  # others are other tests'
         if running and len(cancelled) < 4:
             cancelled.append(running[len(cancelled) % len(running)])
             slurm.cancel(cancelled[-1])

@@ -187,7 +187,7 @@ def test_no_scheduler_is_there(busy_desk: Callable[..., Desk]) -> None:
     desk = busy_desk()
     (error,) = errors(ran(desk, address, 2))
     assert error.startswith(f"error: --on {address}: no scheduler answers: ")
-    assert error.endswith("; start it (dask scheduler, dask worker --nthreads 1), or mend the address")
+    assert error.endswith("; start it (dask scheduler, dask worker --nthreads 1), mend the address, or for tls:// set distributed.comm.tls")
     assert artifacts(desk) == 0
 
 
