@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from extractors.contract import Float32
+from extractors.contract import Float32, Kind
 from pipeline import artifact
 from pipeline.align import align, fill
 from pipeline.cache import Cache, State
@@ -149,7 +149,8 @@ def _feature(stage: Stage, plan: Plan, cache: Cache, files: _Files, built: Built
         return []
     have = [key if there else None for key, there in zip(keys, done, strict=True)]
     data = [cache.known(stage.name, key)["data"] if key else None for key in have]
-    inputs = _digest([built.rows_digest, have, data, spec.align_of(stage.name), spec.fill_of(stage.name), spec.dtype, FORMAT_VERSION])
+    policies = [spec.align_of(stage.name), spec.fill_of(stage.name), spec.dtype]
+    inputs = _digest([built.rows_digest, have, data, *policies, _modality(stage), FORMAT_VERSION])
     if files.is_current(name, inputs):
         with guarded_file(files.folder / name) as file:
             return list(read_failures(file))
@@ -209,12 +210,18 @@ def _without_frame(placed: Float32, good: Any, shown: Any, policy: str) -> tuple
     return placed, good
 
 
+def _modality(stage: Stage) -> str:
+    """Of what hears and what sees."""
+    return "audio" if Kind.WAVEFORM in stage.extractor.reads(stage.params) else "visual"
+
+
 def _describe(file: Any, stage: Stage, spec: StoreSpec, about: Mapping[str, Any], built: Built) -> None:
     kept = ("extractor", "extractor_version", "params", "weights", "licence", "environment")
     attributes = {name: about[name] for name in kept} | {
         "format": FEATURE_FORMAT,
         "format_version": FORMAT_VERSION,
         "stage": stage.name,
+        "modality": _modality(stage),
         "rows": built.rows_digest,
         "align": spec.align_of(stage.name),
         "fill": spec.fill_of(stage.name),

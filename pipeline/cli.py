@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,22 @@ if TYPE_CHECKING:
     from pipeline.request import Prepared, Request
 
 
+# The trainer's, by name: nothing here knows the trainer, and it is imported when it is asked for.
+TRAINER = {name: f"trainer.cli:{name}" for name in ("train", "predict", "evaluate", "compare", "submission")}
+
+
 class Commands(click.Group):
     """Turns every expected error into its message and its exit status; never a traceback for something a user did."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *TRAINER])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in TRAINER:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = TRAINER[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         from pipeline.errors import AffectpipeError, PassingError

@@ -89,8 +89,7 @@ def load(path: Path) -> Config:
     stages = read_stages(document, nodes)
     # A policy for a stage that is there but wrong is not a second mistake: the names are those written, not those understood.
     store = _read_store(document, data.get("store"), list(nodes) if isinstance(nodes, dict) and nodes else None)
-    if document.problems:
-        raise RequestError(sorted(document.problems, key=lambda problem: int(problem.where.rpartition(":")[2])))
+    document.raise_problems()
     return Config(path=path, stages=in_order(stages), store=store)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.errors import Problem, RequestError
 MAX_BYTES = 1 << 20
 MAX_BITS = 4096
 Place = tuple[str, ...]
+_FLOAT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+")  # 3e-5: a number in YAML 1.2 and to everyone, a text in PyYAML's 1.1
 
 
 @dataclass(slots=True)
@@ -22,6 +24,7 @@ class Document:
     """One YAML file as plain data (dict, list, str, bool, int, float, None), with the line of every key and all problems so far.
 
     A value that cannot be read is reported, None in the data, and its place is in `unread`: no more is reported of it.
+    elsewhere: where a value comes from that is not the file's.
     """
 
     path: Path
@@ -29,6 +32,7 @@ class Document:
     lines: dict[Place, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     unread: set[Place] = field(default_factory=set)
+    elsewhere: dict[Place, str] = field(default_factory=dict)
 
     def line(self, place: Place) -> int:
         """The line of the key at this place, or of the nearest key above it."""
@@ -49,13 +53,47 @@ class Document:
             return
         dotted = ".".join(place)
         what = f"{dotted}: {what}" if dotted else what
-        self.problems.append(Problem(what=what, where=f"{self.path.name}:{self.line(place)}", why=why, fix=fix))
+        self.problems.append(Problem(what=what, where=self._where(place), why=why, fix=fix))
+
+    def _where(self, place: Place) -> str:
+        said = (self.elsewhere[place[:n]] for n in range(len(place), 0, -1) if place[:n] in self.elsewhere)
+        return next(said, f"{self.path.name}:{self.line(place)}")
 
     def report_unknown(self, place: Place, word: str, known: list[str], noun: str = "key") -> None:
         """An unknown word, with the nearest valid one."""
         near = get_close_matches(word, known, n=1, cutoff=0.6)
         fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         self.report(place, f"unknown {noun}" if noun == "key" else f"unknown {noun} {word!r}", fix)
+
+    def put(self, place: Place, text: str, where: str) -> None:
+        """A value that overrides what the file has at this place, or has not. text: as YAML; where: who says so."""
+        self.elsewhere[place] = where
+        node = self.data
+        for n, key in enumerate(place[:-1], start=1):
+            if node.get(key) is None:
+                node[key] = {}
+            node = node[key]
+            if not isinstance(node, dict):
+                self.report(place, f"{'.'.join(place[:n])} is no mapping", "name a key that the file could have")
+                return
+        try:
+            value = yaml.compose(text, Loader=yaml.SafeLoader)
+        except (yaml.YAMLError, RecursionError) as error:
+            self.report(place, f"{text!r} is not YAML", "quote it", why=str(getattr(error, "problem", "") or error))
+            return
+        self.unread.discard(place)
+        node[place[-1]] = _plain(value, place, self, set()) if value is not None else None
+
+    def raise_problems(self) -> None:
+        """Raises RequestError with all of them, in the order of their lines, where there are any."""
+        if self.problems:
+            raise RequestError(sorted(self.problems, key=_line_number))
+
+
+def _line_number(problem: Problem) -> int:
+    """What was not said in the file stands first."""
+    line = problem.where.rpartition(":")[2]
+    return int(line) if line.isdecimal() else 0
 
 
 def load(path: Path, *, noun: str = "stages file", option: str = "--stages") -> Document:
@@ -125,6 +163,8 @@ def _scalar(node: yaml.Node, place: Place, document: Document) -> Any:
             place, "not a plain value", "write text, a number, true, false or null", why=str(getattr(error, "problem", error))
         )
         return None
+    if isinstance(value, str) and isinstance(node, yaml.ScalarNode) and node.style is None and _FLOAT.fullmatch(value):
+        value = float(value)
     if isinstance(value, str) and not _is_writable(value):
         document.report_unread(place, "holds a character that no file or terminal takes", "write plain text")
         return None

@@ -137,7 +137,8 @@ class Feature:
     HDF5 is used to open it and is not held open: reading is one positional read of the plain file, without HDF5's lock over all threads,
     and safe after a fork. A Feature can be sent to another process, which opens the file again when it first reads.
 
-    dim: D. dtype: float16 or float32. valid: (N,) bool, in memory. columns: D names or none.
+    dim: D. dtype: float16 or float32. valid: (N,) bool, in memory. columns: D names or none. extractor: its name. modality: "audio",
+    "visual", or empty in stores of before it was told.
     """
 
     def __init__(self, path: Path, file: h5py.File, n_rows: int) -> None:
@@ -154,6 +155,7 @@ class Feature:
             raise CorruptFileError("its values are not all in the file")
         self.path, self.dim, self.dtype, self.valid = path, int(values.shape[1]), values.dtype, valid[:]
         self.columns = tuple(read_texts(file, "columns")) if "columns" in file else ()
+        self.extractor, self.modality = (text_attr(file.attrs, name) if name in file.attrs else "" for name in ("extractor", "modality"))
         self._row_bytes = self.dim * self.dtype.itemsize
 
     def read(self, start: int, out: npt.NDArray[Any]) -> None:

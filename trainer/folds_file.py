@@ -25,9 +25,14 @@ def write_folds(path: Path, folds: Folds) -> None:
     publish_text(path, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_folds(path: Path, index: Index, *, subjects: Mapping[str, str] | None = None) -> Folds:
-    """Raises TrainerError where it is no such file, does not fit the store's trials, or parts trials of one source or named subject."""
+def read_folds(path: Path, index: Index | None = None, *, subjects: Mapping[str, str] | None = None) -> Folds:
+    """Raises TrainerError where it is no such file, does not fit the store's trials, or parts trials of one source or named subject.
+
+    index: of the store that it is for; without one the latter two are not looked at.
+    """
     folds = _parsed(_read_json(path), path)
+    if index is None:
+        return folds
     mentioned = {trial for fold in folds.folds for trial in (*fold.train, *fold.validation)} | set(folds.left_out)
     problems = []
     if unknown := mentioned - set(index.trials):
