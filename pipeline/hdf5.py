@@ -51,25 +51,37 @@ def sealed_file(path: Path) -> Iterator[h5py.File]:
 
 class _NewFile(io.FileIO):
     """A file that HDF5 writes to. It is told of no error, and the first is kept: HDF5 does not close a file that it cannot write, for want
-    of room, and crashes over it when the process ends."""
+    of room, and crashes over it when the process ends.
+
+    Nor does it mind being closed: a process that is told to stop while HDF5 opens or closes its file leaves that to be closed by chance,
+    later, when nobody wants it any more.
+    """
 
     error: OSError | None = None
 
     def write(self, data: Any) -> int:
         rest = memoryview(data).cast("B")
         with self._kept():
-            while rest and self.error is None:
+            while rest and self.error is None and not self.closed:
                 rest = rest[super().write(rest) :]
         return len(data)
 
     def truncate(self, size: int | None = None) -> int:
         with self._kept():
-            super().truncate(size)
+            if not self.closed:
+                super().truncate(size)
         return size or 0
 
     def readinto(self, buffer: Any) -> int:
-        n_bytes = super().readinto(buffer)
-        return n_bytes if self.error is None else len(buffer)  # what could not be written can be anything
+        n_bytes = 0 if self.closed else super().readinto(buffer)
+        return n_bytes if self.error is None and not self.closed else len(buffer)  # what could not be written can be anything
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return 0 if self.closed else super().seek(offset, whence)
+
+    def flush(self) -> None:
+        if not self.closed:
+            super().flush()
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:

@@ -270,3 +270,27 @@ def test_where_there_is_no_room_that_is_an_error_and_nothing_else(n_bytes: int, 
     argv = [sys.executable, "-c", NO_ROOM, str(n_bytes), str(tmp_path / "file.h5")]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, str(errno.EFBIG), "")
+
+
+# A signal may come up between the two `with` of `sealed_file`; a frame or a traceback then holds HDF5's file longer than its own.
+LATE = """
+import sys
+from pathlib import Path
+import h5py, numpy as np
+from pipeline.hdf5 import _NewFile
+new = _NewFile(Path(sys.argv[1]), "w+")
+file = h5py.File(new, "w", libver="earliest")
+file["values"] = np.arange(100_000)
+new.close()
+if sys.argv[2] == "collected":
+    del file
+print("done", end="")
+"""
+
+
+@pytest.mark.parametrize("when", ["collected", "as the process ends"])
+def test_a_file_that_is_closed_too_late_says_nothing(when: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, str(tmp_path / "file.h5"), when], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done", "")
