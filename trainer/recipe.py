@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 
@@ -178,15 +178,16 @@ def known_recipes() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in RECIPES.glob("*.yaml")))
 
 
-def load_recipe(recipe: str, sets: Sequence[str] = ()) -> Recipe:
-    """recipe: the name of one of ours, or a file. sets: `training.lr=1e-3` and the like, which override what the file says.
+def load_recipe(recipe: str, sets: Sequence[str] = (), *, name: str | None = None) -> Recipe:
+    """recipe: the name of one of ours, or a file. sets: `training.lr=1e-3` and the like, which override what the file says. name: what it
+    is called, the file's name where left out.
 
     Raises RequestError that lists every problem, each with its line.
     """
     document = _document(recipe)
     for said in sets:
         _set(document, said)
-    return read_recipe(document, Path(recipe).stem)
+    return _read(document, name or Path(recipe).stem)
 
 
 def _document(recipe: str) -> Document:
@@ -212,7 +213,7 @@ def _set(document: Document, said: str) -> None:
     document.put(place, text, where=f"--set {name.strip()}")
 
 
-def read_recipe(document: Document, name: str) -> Recipe:
+def _read(document: Document, name: str) -> Recipe:
     """Raises RequestError that lists every problem."""
     data: dict[str, Any] = document.data
     for key in data:
@@ -306,7 +307,3 @@ def _section(document: Document, place: Place, kind: Any, node: Any, reserved: S
 def _at_least(name: str, value: float, low: float) -> None:
     if value < low:
         raise ValueError(f"{name}: expected {low} or more, got {value}")
-
-
-def loss_names() -> tuple[str, ...]:
-    return get_args(LossName)

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.document import load
 from pipeline.store import Store, publish_text
 from trainer.errors import Problem, TrainerError
 from trainer.features import Chosen
 from trainer.folds_file import read_folds, write_folds
-from trainer.recipe import Recipe, read_recipe
+from trainer.recipe import Recipe, load_recipe
 from trainer.splits import Fold, Folds
 
 FORMAT, FORMAT_VERSION = "affectpipe/run", 1
@@ -120,9 +119,8 @@ def _check_same(path: Path, said: Mapping[str, Any], recipe: Recipe, folds: Fold
 def read_run(path: Path) -> Trained:
     """Raises TrainerError where the folder holds no run, or a damaged one."""
     said = _said(path)
-    document = load(path / RECIPE, noun="recipe", option="RUN")
+    recipe = load_recipe(str(path / RECIPE), name=str(said.get("recipe")))
     try:
-        recipe = read_recipe(document, str(said["recipe"]))
         store = Path(said["store"])
         features = {name: Chosen(**{kind: tuple(names) for kind, names in one.items()}) for name, one in said["features"].items()}
         columns, source, rows = tuple(map(str, said["columns"])), dict(said["source"]), str(said["rows"])
