@@ -228,10 +228,18 @@ def submission(template: Path, predictions: tuple[Path, ...], out: Path, json_: 
 
 
 def _predictions(path: Path) -> Predictions:
-    """A file, or a run's."""
+    """A file, or a run's of what its folds held out. Raises TrainerError where there is none yet."""
+    from trainer.errors import Problem, TrainerError
     from trainer.predictions_file import read_predictions
+    from trainer.run_folder import read_run
 
-    return read_predictions(path / "predictions.h5" if path.is_dir() else path)
+    if not path.is_dir():
+        return read_predictions(path)
+    predictions = read_run(path).folder.predictions
+    if not predictions.exists():
+        why, fix = "the run was ended before its last fold", "run the same `affectpipe train` again: it goes on"
+        raise TrainerError(Problem(what="is not finished", where=str(path), why=why, fix=fix))
+    return read_predictions(predictions)
 
 
 def _machine(device: str, workers: int) -> Machine:

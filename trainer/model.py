@@ -123,9 +123,8 @@ def selection_for(store: Store, features: Chosen, task: str | None, scores: Arra
     return select(store, features.names, task=task, more={SCORES: scores} if scores is not None else {})
 
 
-def inputs_of(selection: Selection, features: Chosen, learner: Learner, task: Task) -> Inputs:
-    """Raises TrainerError where there is nothing to read."""
-    dims: Mapping[str, int] = selection.dims
+def inputs_of(dims: Mapping[str, int], features: Chosen, learner: Learner, task: Task) -> Inputs:
+    """dims: of all that is read, by name."""
     return Inputs(
         audio={name: dims[name] for name in features.audio},
         visual={name: dims[name] for name in features.visual},

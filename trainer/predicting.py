@@ -142,7 +142,7 @@ def load_model(
         why, fix = "its training was not begun" if found is None else "its training was ended", "run the same `affectpipe train` again"
         raise TrainerError(Problem(what="is not trained", where=str(folder), why=why, fix=fix))
     standardiser = load_standardiser(folder / STANDARDISER) if learner.reading.standardise else None
-    network = new_network(learner, inputs_of(selection, trained.features[member], learner, task))
+    network = new_network(learner, inputs_of(selection.dims, trained.features[member], learner, task))
     try:
         network.load_state_dict(found.best["weights"])
     except (RuntimeError, KeyError, TypeError) as error:

@@ -19,7 +19,7 @@ from trainer.features import Chosen, choose_features
 from trainer.fit import Fitted, fit, seed_of
 from trainer.labels import labelled_trials
 from trainer.metrics import Score
-from trainer.model import Machine, Model, inputs_of, new_network, selection_for, task_for
+from trainer.model import SCORES, Machine, Model, inputs_of, new_network, selection_for, task_for
 from trainer.objective import Objective, weights_of
 from trainer.pooling import averaged, joined
 from trainer.predictions import Predicted, Predictions, predictions_on
@@ -106,6 +106,7 @@ def train(
     for name, chosen in features.items():
         for note in chosen.notes:
             tell(f"{name}: {note}")
+    _try_networks(recipe, learners, features, store, task)
     trained = begin(folder, recipe, store, task.columns, features, folds)
     trainer = _Trainer(trained, store, task, machine, subjects, tell)
     results = tuple(trainer.fold(number) for number in range(len(folds.folds)))
@@ -144,6 +145,15 @@ def check_recipe(recipe: Recipe, store: Store, task: Task, folds: Folds) -> None
         problems.append(Problem(what="thresholds cannot be tuned", where=f"{recipe.name}, after", why=why, fix=fix))
     if problems:
         raise TrainerError(problems)
+
+
+def _try_networks(recipe: Recipe, learners: Mapping[str, Learner], features: Mapping[str, Chosen], store: Store, task: Task) -> None:
+    """Raises TrainerError where a system cannot take these features: before there is a folder that holds a run of that recipe."""
+    for name, learner in learners.items():
+        dims = {feature: store.open_feature(feature).dim for feature in features[name].names}
+        if recipe.stack is not None and name != FIRST:
+            dims[SCORES] = recipe.stack.folds * len(task.columns)
+        new_network(learner, inputs_of(dims, features[name], learner, task))
 
 
 def _reads(learner: Learner) -> bool:
@@ -227,7 +237,7 @@ class _Trainer:
             folder.mkdir(parents=True, exist_ok=True)
             standardiser.save(folder / STANDARDISER)
         torch.manual_seed(seed_of(learner.training.seed, name, "weights"))
-        inputs = inputs_of(train, self.trained.features[member], learner, self.task)
+        inputs = inputs_of(train.dims, self.trained.features[member], learner, self.task)
         weights = weights_of(learner.loss, train, len(self.task.columns))
         return Model(
             learner=learner,
