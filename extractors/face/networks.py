@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ Network = Callable[["Tensor"], "tuple[Tensor, ...]"]
 # Of each network: copies, and numbers in the largest inputs that they saw. What a copy takes grows with these.
 COPIES = 24
 INPUT_VALUES = 1 << 20
+_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ def _compiled(network: Any, side_px: int | None) -> Network:
         # By default each process binds its threads to the first cores: two workers would share one and leave another idle.
         "ENABLE_CPU_PINNING": False,
     }
-    core = openvino.Core()
+    core = _core()
     exported = core.compile_model(_graph(network, side_px or -1), "CPU", settings).export_model()
     requests = _Requests(lambda: core.import_model(exported, "CPU", settings).create_infer_request())
 
@@ -112,6 +114,19 @@ class _Requests:
             taken = next(iter(known + [copy for copy in self._idle if copy.values >= values] + self._idle))
             self._idle.remove(taken)
             return taken
+
+
+def _core() -> Any:
+    """OpenVINO's, one for the process and never ended. Each gives the thread that makes it a stack to hear signals on (SigAltStackSetup
+    in its CPU plugin), and ends by taking that away, from under a thread that still uses it: the next signal that Python listens to, that
+    a child has ended, say, would be written over whatever lies there by then."""
+    with _one_at_a_time:
+        return _new_core()
+
+
+@cache
+def _new_core() -> Any:
+    return _openvino().Core()
 
 
 def _openvino() -> Any:

@@ -55,7 +55,14 @@ def write_index(folder: Path, trials: Sequence[MadeTrial], labels: Mapping[str, 
 
 
 def write_feature(
-    folder: Path, name: str, blocks: Iterable[tuple[FloatArray, Bool]], *, rows_digest: str, shape: tuple[int, int], dtype: str = "float32"
+    folder: Path,
+    name: str,
+    blocks: Iterable[tuple[FloatArray, Bool]],
+    *,
+    rows_digest: str,
+    shape: tuple[int, int],
+    dtype: str = "float32",
+    modality: str = "visual",
 ) -> None:
     """`<name>.h5`. blocks: values (n, D) and valid (n,) of one stretch of rows after the other, together of the shape (N, D)."""
     with published(folder / f"{name}.h5") as temporary, sealed_file(temporary) as file:
@@ -71,6 +78,7 @@ def write_feature(
         write_failures(file, ())
         about = {
             "stage": name,
+            "modality": modality,
             "extractor": "made",
             "extractor_version": 1,
             "params": "{}",

@@ -131,3 +131,38 @@ def test_as_many_copies_as_callers(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (first, second) == ("a", "b")
     with requests.lent((2,)) as first, requests.lent((2,)) as second:
         assert {first, second} == {"a", "b"}
+
+
+# Makes and drops networks, also on a thread, and then tells whether the memory is still there that signals are heard on.
+SIGNALLED = """
+import ctypes, gc, signal, sys, threading
+import torch
+from extractors.face.networks import load_networks
+
+class Stack(ctypes.Structure):
+    _fields_ = [("at", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+def look():
+    networks = load_networks("cpu", "float32")
+    networks.onet(torch.zeros(1, 3, 48, 48))
+
+thread = threading.Thread(target=look)
+for made in (look, thread.start, thread.join, look, gc.collect, look, gc.collect):
+    made()
+stack = Stack()
+assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+areas = [tuple(int(end, 16) for end in line.split()[0].split("-")) for line in open("/proc/self/maps")]
+there = any(start <= (stack.at or 0) and (stack.at or 0) + stack.size <= end for start, end in areas)
+heard = []
+signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+if there or not stack.at:
+    signal.raise_signal(signal.SIGUSR1)
+print("there" if there else "none" if not stack.at else "gone", len(heard), end="")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what memory is there is looked up in /proc")
+def test_signals_are_heard_after_networks_were_dropped() -> None:
+    """Python handles signals on the stack that is put up for that, and it must not have been taken away."""
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) in ((0, "there 1"), (0, "none 1")), done.stdout + done.stderr
