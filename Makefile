@@ -22,7 +22,7 @@ demo: setup
 # Two at a time: more need 3 GB of memory each.
 JOBS ?= 2
 test: setup
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0
 
 check: setup
 	$(BIN)/ruff check .

@@ -264,9 +264,9 @@ def _stack(document: Document, data: Mapping[str, Any]) -> Stack | None:
     _check_keys(document, ("stack",), node, ("folds", "first"))
     _check_keys(document, ("stack", "first"), node["first"], LEARNER)
     folds = node.get("folds", 5)
-    if not isinstance(folds, int) or isinstance(folds, bool) or folds < 2:
-        document.report(("stack", "folds"), f"must be 2 or more, got {folds!r}", "write 5")
-        folds = 2
+    if not isinstance(folds, int) or isinstance(folds, bool) or folds < 3:  # a model without two of two parts has nothing to learn from
+        document.report(("stack", "folds"), f"must be 3 or more, got {folds!r}", "write 5")
+        folds = 3
     return Stack(folds=folds, first=_learner(document, ("stack", "first"), node["first"], data))
 
 
