@@ -38,7 +38,7 @@ class WindowDataset(Dataset[Sample]):
     """Windows of `rows` rows at `stride`, the last one of a trial anchored to its end; shorter trials are padded.
 
     Samples also have `start`: the window's first row, counted from the trial's first. With a task of labels per trial each window has its
-    trial's. Source of the windowing: Zhou et al. (ABAW5), section 3.5, w = 300, s = 200.
+    trial's. Source of the windowing: Zhou et al. (ABAW5), sections 3.4 and 4.1, w = 300, s = 200.
     """
 
     def __init__(

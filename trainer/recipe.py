@@ -42,7 +42,7 @@ class Features:
 class Reading:
     """Windows of `rows` rows at `stride`, of every `step`th row, or one sample per clip: see `trainer.data`.
 
-    fill: what stands in for invalid rows. discard: of a clip, leave out the rows that no visual feature has. standardise: features to
+    fill: what stands in for invalid rows. discard: of a clip, leave out the rows that lack a visual feature. standardise: features to
     mean 0 and deviation 1 over the valid rows of the training trials.
     """
 
