@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest_plugins = ["desk"]  # what tests of whole commands need
+pytest_plugins = ["desk", "trainable"]  # what tests of whole commands need
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

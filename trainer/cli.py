@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli_options import FOLDER, SOME_FAILED, WRONG_REQUEST
+from pipeline.cli_options import FOLDER, SOME_FAILED, STOPPED, WRONG_REQUEST
 from pipeline.show import as_json, table
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
             for problem in error.problems:
                 click.echo(f"error: {problem}", err=True)
             sys.exit(WRONG_REQUEST)
+        except KeyboardInterrupt:
+            click.echo("stopped; the same command again goes on after the last epoch that came to its end", err=True)
+            sys.exit(STOPPED)
 
     return wrapped
 
