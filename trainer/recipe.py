@@ -23,7 +23,9 @@ from trainer.systems import SYSTEMS, system_class
 
 RECIPES = Path(__file__).parent / "recipes"
 LossName = Literal["ccc", "mse", "pearson", "cross_entropy", "focal", "bce", "binary_focal"]
+WEIGHTED = ("cross_entropy", "focal", "bce")
 LEARNER = ("features", "reading", "model", "loss", "training")
+FIRST = "first"  # what a stack's first model is called beside the members
 SECTIONS = ("version", "task", *LEARNER, "members", "stack", "folds", "after")
 
 
@@ -70,6 +72,13 @@ class Loss:
     weights: Literal["none", "balanced"] = "none"
     gamma: float = 2.0
     alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("gamma", self.gamma, 0)
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha: expected a share from 0 to 1, got {self.alpha}")
+        if self.weights != "none" and self.name not in WEIGHTED:
+            raise ValueError(f"weights: expected 'none' with {self.name}, as only {', '.join(WEIGHTED)} take weights, got {self.weights!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,8 +235,10 @@ def _read(document: Document, name: str) -> Recipe:
         document.report(("task",), f"must name a task, got {task!r}", "write 'task: va', or another task of your store")
     members = _members(document, data)
     stack = _stack(document, data)
+    _check_inherited(document, data)
     folds = _section(document, ("folds",), FoldsSpec, data.get("folds", {}))
     after = _section(document, ("after",), After, data.get("after", {}))
+    document.problems = list(dict.fromkeys(document.problems))  # a section that several members inherit is read for each
     document.raise_problems()
     assert isinstance(task, str)
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
@@ -246,6 +257,8 @@ def _members(document: Document, data: Mapping[str, Any]) -> dict[str, Learner]:
         place = ("members", name)
         if not name.isidentifier():
             document.report(place, "is no name for a folder", "use letters, digits and _")
+        if name == FIRST:
+            document.report(place, "is the name of a stack's first model", "name the member otherwise")
         if isinstance(node, dict):
             _check_keys(document, place, node, LEARNER)
             members[name] = _learner(document, place, node, data)
@@ -268,6 +281,18 @@ def _stack(document: Document, data: Mapping[str, Any]) -> Stack | None:
         document.report(("stack", "folds"), f"must be 2 or more, got {folds!r}", "write 5")
         folds = 2
     return Stack(folds=folds, first=_learner(document, ("stack", "first"), node["first"], data))
+
+
+def _check_inherited(document: Document, data: Mapping[str, Any]) -> None:
+    """Sections beside `members` are for those that do not have their own."""
+    nodes, stack = data.get("members"), data.get("stack")
+    if not isinstance(nodes, dict) or not nodes:
+        return
+    first = [stack.get(FIRST)] if isinstance(stack, dict) else []
+    readers = [node for node in (*nodes.values(), *first) if isinstance(node, dict)]
+    for key in LEARNER:
+        if key in data and readers and all(key in node for node in readers):
+            document.report((key,), "is read by nobody, as every member has its own", f"change members.{next(iter(nodes))}.{key}")
 
 
 def _check_keys(document: Document, place: Place, node: Mapping[str, Any], known: Sequence[str]) -> None:
