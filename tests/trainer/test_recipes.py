@@ -92,7 +92,7 @@ def test_zhou(name: str) -> None:
 
 
 def test_nguyen_va() -> None:
-    """Nguyen et al., ABAW3: a GRU of 2 layers of 256 beside a Transformer of 8 heads, 3 layers, 1024, dropout 0.3; then a GRU of 4 layers of
+    """Nguyen et al., ABAW3: a GRU of 2 layers of 256 beside a Transformer of 8 heads, 3 layers, 1024, dropout 0.3; then a GRU of 4 of
     256 and two local attentions on the ten scores of five folds. Adam 1e-3, warm restarts, 25 epochs."""
     recipe = load_recipe("nguyen_va")
     second, stack = only(recipe), recipe.stack
