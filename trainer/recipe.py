@@ -164,7 +164,7 @@ class Learner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """A first model, trained on `folds` parts of the training trials, whose scores are features of the recipe's own models."""
+    """A first model, trained on `folds` parts, 3 or more, of the training trials, whose scores are features of the recipe's own models."""
 
     folds: int
     first: Learner
@@ -277,9 +277,9 @@ def _stack(document: Document, data: Mapping[str, Any]) -> Stack | None:
     _check_keys(document, ("stack",), node, ("folds", "first"))
     _check_keys(document, ("stack", "first"), node["first"], LEARNER)
     folds = node.get("folds", 5)
-    if not isinstance(folds, int) or isinstance(folds, bool) or folds < 2:
-        document.report(("stack", "folds"), f"must be 2 or more, got {folds!r}", "write 5")
-        folds = 2
+    if not isinstance(folds, int) or isinstance(folds, bool) or folds < 3:
+        why = "there are models that have not seen two of them"
+        document.report(("stack", "folds"), f"must be 3 or more, got {folds!r}", "write 5", why)
     return Stack(folds=folds, first=_learner(document, ("stack", "first"), node["first"], data))
 
 

@@ -150,9 +150,9 @@ SINGLE = {
     ),
     "no rows": (BASE + "reading: {rows: 0}\n", "mine.yaml:7: reading.rows: expected 1 or more, got 0; give a value in range"),
     "one fold": (BASE + "folds: {n: 1}\n", "mine.yaml:7: folds.n: expected 2 or more, got 1; give a value in range"),
-    "one part": (
-        BASE + "stack: {folds: 1, first: {features: {audio: [a]}}}\n",
-        "mine.yaml:7: stack.folds: must be 2 or more, got 1; write 5",
+    "two parts": (
+        BASE + "stack: {folds: 2, first: {features: {audio: [a]}}}\n",
+        "mine.yaml:7: stack.folds: must be 3 or more, got 2: there are models that have not seen two of them; write 5",
     ),
     "of the system, out of range": (
         replaced("window: 8", "window: 0"),
