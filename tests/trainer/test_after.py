@@ -106,6 +106,17 @@ def test_a_trials_own_labels_do_not_move_its_thresholds(index_of: MakeIndex) -> 
     assert not np.array_equal(before.thresholds_of("t1"), after.thresholds_of("t1"))
 
 
+def test_rows_without_a_prediction_do_not_tune(index_of: MakeIndex) -> None:
+    """They are all there; taken for scores of 0 they would call for a threshold of 0."""
+    labels, valid = np.zeros((12, 2)), np.arange(12) < 4
+    labels[3:] = 1
+    index = index_of({"t0": 12, "t1": 12}, labels={"au": {"t0": labels, "t1": labels}}, columns={"au": AU.columns})
+    values = np.where(valid[:, None], np.array([0.1, 0.2, 0.3, 0.7] + [np.nan] * 8)[:, None], np.nan).repeat(2, axis=1)
+    parts = {name: Predicted(values=values, valid=valid, fold=fold) for fold, name in enumerate(("t0", "t1"))}
+    found = tuned(predictions_on(index, AU, parts), index)
+    np.testing.assert_allclose(found.thresholds_of("t0"), [0.5, 0.5], rtol=1e-6)  # half way from 0.3 to 0.7, in float32
+
+
 def test_one_fold_cannot_tune(index_of: MakeIndex) -> None:
     predictions, index = units(index_of, (0, 0))
     with pytest.raises(TrainerError, match="thresholds need other folds: tuned on the rows that they judge, they would flatter"):

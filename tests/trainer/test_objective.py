@@ -188,11 +188,11 @@ def test_weights_of_units_are_of_the_selected_trials_alone() -> None:
 
 
 def test_weights_of_labels_per_clip() -> None:
-    """One row of labels for each trial, whatever rows it has: of t1 and t3, one of each class."""
-    selection = selection_of([[0.0], [0.0], [0.0], [1.0]], [0, 5, 9, 20, 21], [1, 3], per_trial=True)
+    """One row of labels for each trial, whatever rows it has: of t1 to t3 two of one class and one of the other."""
+    selection = selection_of([[0.0], [0.0], [0.0], [1.0]], [0, 5, 9, 20, 21], [1, 2, 3], per_trial=True)
     found = weights_of(Loss(name="cross_entropy", weights="balanced"), selection, 2)
     assert found is not None
-    assert found.tolist() == [1.0, 1.0]
+    assert found.tolist() == [0.75, 1.5]
 
 
 def test_no_weights() -> None:

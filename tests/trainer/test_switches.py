@@ -153,6 +153,28 @@ def test_gru_and_transformer_side_by_side() -> None:
         torch.testing.assert_close(said[head][MASK], by_hand[MASK], rtol=1e-12, atol=1e-14)
 
 
+def reached(network: nn.Module, head: str) -> set[str]:
+    """The parts whose weights the loss of a head moves."""
+    network.zero_grad()
+    network(features_of(), MASK)[head].square().sum().backward()
+    names = {name for name, value in network.named_parameters() if value.grad is not None and value.grad.any()}
+    return {name.removeprefix("transformers.").partition(".")[0] for name in names if not name.startswith("heads.")}
+
+
+def test_each_head_trains_its_own_block() -> None:
+    """Nguyen et al.: each block has a loss of its own, of the final prediction both."""
+    network = made("gru_transformer", **SMALL, gru_hidden=5)
+    assert reached(network, "gru") == {"gru", "of_gru"}
+    assert reached(network, "transformer") == {"transformer", "of_transformer"}
+    assert reached(network, FINAL) == {"gru", "transformer", "of_both"}
+    branches = made("two_transformers", **SMALL, target="features")
+    assert reached(branches, "t1") == {"t1"}
+    assert reached(branches, "expanded") == {"expansion"}
+    assert reached(branches, "t2") == {"t2", "expansion"}
+    assert reached(branches, FINAL) == {"t1", "t2", "expansion"}
+    assert reached(made("two_transformers", **SMALL, target="t1"), "t2") == {"t1", "t2", "expansion"}
+
+
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("system", ["gru_transformer", "two_transformers"])
 def test_a_causal_decoder_does_not_hear_what_comes(system: str, causal: bool) -> None:
