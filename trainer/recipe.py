@@ -87,7 +87,7 @@ class Training:
 
     schedule: of the learning rate. `warmup_cosine` rises over the first epoch and then falls to 0 as a cosine by the last; `warm_restarts`
     falls as a cosine over restart_epochs and begins again, the period growing by restart_growth; `plateau` is halved when the value on the
-    held-out trials has not risen for plateau_epochs. patience: end after so many epochs without a better value, 0 for never.
+    held-out trials has not risen for more than plateau_epochs. patience: end after so many epochs without a better value, 0 for never.
     keep: the weights of the best epoch by that value, or the last. clip_norm: of gradients, 0 for none.
     precision: of the network on a GPU; a CPU always computes in float32.
     """
