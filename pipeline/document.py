@@ -72,6 +72,7 @@ class Document:
         for n, key in enumerate(place[:-1], start=1):
             if node.get(key) is None:
                 node[key] = {}
+                self.elsewhere.setdefault(place[:n], where)
             node = node[key]
             if not isinstance(node, dict):
                 self.report(place, f"{'.'.join(place[:n])} is no mapping", "name a key that the file could have")

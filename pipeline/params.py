@@ -29,7 +29,11 @@ def read_params(document: Document, place: Place, params_type: Any, node: dict[s
             document.report_unknown((*place, key), key, [*names, *reserved])
             continue
         values[key] = typed(document, (*place, key), hints[key], value)
-    if len(document.problems) > before:
+    missing = [field.name for field in dataclasses.fields(params_type) if _is_required(field) and field.name not in values]
+    for name in missing:
+        if (*place, name) not in document.unread:
+            document.report(place, f"lacks {name!r}", f"give {_spelled(hints[name])}")
+    if missing or len(document.problems) > before:
         return None
     try:
         return params_type(**values)
@@ -37,6 +41,10 @@ def read_params(document: Document, place: Place, params_type: Any, node: dict[s
         name, _, rest = str(error).partition(": ")
         document.report((*place, name) if name in names else place, rest if name in names else str(error), "give a value in range")
         return None
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def typed(document: Document, place: Place, hint: Any, value: Any) -> Any:

@@ -14,7 +14,7 @@ from desk import REPOSITORY, Desk, Done, here
 
 from pipeline.sample import write_sample
 
-CLIPS, SECONDS = 24, 3.0
+CLIPS, SECONDS = 64, 1.0  # short ones: what counts is how many there are
 EXPRESSIONS = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
 UNITS = ",".join(f"AU{number}" for number in (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26))
 EMOTIONS = "Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy"

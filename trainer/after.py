@@ -14,7 +14,6 @@ from trainer.labels import label_rows, labels_of
 from trainer.predictions import Predictions
 from trainer.recipe import After
 from trainer.smoothing import clip, smooth
-from trainer.tasks import Metric
 
 
 def smoothed(after: After, predictions: Predictions) -> Predictions:
@@ -47,7 +46,3 @@ def with_thresholds(predictions: Predictions, by_fold: Mapping[int, Float64]) ->
         return predictions
     mean = np.mean(list(by_fold.values()), axis=0)
     return dataclasses.replace(predictions, thresholds=np.array([by_fold.get(int(number), mean) for number in predictions.fold]))
-
-
-def takes_thresholds(predictions: Predictions) -> bool:
-    return predictions.judged_as.metric is Metric.BINARY_F1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,12 +63,9 @@ def weights_of(loss: Loss, selection: Selection, n_classes: int) -> Tensor | Non
     """By the valid labels of the selected trials, which are to be those one learns from."""
     if loss.weights == "none" or selection.labels is None:
         return None
-    labels, rows = selection.labels, [selection.rows(number) for number in selection.trials.tolist()]
-    values = torch.cat([torch.from_numpy(labels.values[part]) for part in rows]).numpy()
-    valid = torch.cat([torch.from_numpy(labels.valid[part]) for part in rows]).numpy()
+    labels, numbers = selection.labels, selection.trials.tolist()
+    rows = [slice(number, number + 1) if labels.per_trial else selection.rows(number) for number in numbers]
+    values, valid = (np.concatenate([part[mine] for mine in rows]) for part in (labels.values, labels.valid))
     if loss.name in CLASSES:
         return losses.class_weights(values[:, 0], valid[:, 0], n_classes)
-    if loss.name == "bce":
-        return losses.positive_weights(values, valid)
-    why, fix = "it takes cross_entropy, focal or bce", "leave loss.weights out, or set loss.alpha"
-    raise TrainerError(Problem(what=f"loss {loss.name!r} takes no weights", where="loss.weights", why=why, fix=fix))
+    return losses.positive_weights(values, valid)

@@ -19,8 +19,9 @@ from trainer.objective import Objective
 from trainer.pooling import averaged, joined
 from trainer.predictions import NO_FOLD, Predicted, Predictions, predictions_on
 from trainer.predictions_file import read_predictions
+from trainer.recipe import FIRST
 from trainer.rows import ArrayRows
-from trainer.run_folder import FIRST, Trained
+from trainer.run_folder import Trained
 from trainer.selection import Selection
 from trainer.stacking import LeftOut, stack_scores
 from trainer.standardiser import load_standardiser

@@ -23,7 +23,9 @@ from trainer.systems import SYSTEMS, system_class
 
 RECIPES = Path(__file__).parent / "recipes"
 LossName = Literal["ccc", "mse", "pearson", "cross_entropy", "focal", "bce", "binary_focal"]
+WEIGHTED = ("cross_entropy", "focal", "bce")
 LEARNER = ("features", "reading", "model", "loss", "training")
+FIRST = "first"  # what a stack's first model is called beside the members
 SECTIONS = ("version", "task", *LEARNER, "members", "stack", "folds", "after")
 
 
@@ -71,6 +73,13 @@ class Loss:
     gamma: float = 2.0
     alpha: float | None = None
 
+    def __post_init__(self) -> None:
+        _at_least("gamma", self.gamma, 0)
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha: expected a share from 0 to 1, got {self.alpha}")
+        if self.weights != "none" and self.name not in WEIGHTED:
+            raise ValueError(f"weights: expected 'none' with {self.name}, as only {', '.join(WEIGHTED)} take weights, got {self.weights!r}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
@@ -78,7 +87,7 @@ class Training:
 
     schedule: of the learning rate. `warmup_cosine` rises over the first epoch and then falls to 0 as a cosine by the last; `warm_restarts`
     falls as a cosine over restart_epochs and begins again, the period growing by restart_growth; `plateau` is halved when the value on the
-    held-out trials has not risen for plateau_epochs. patience: end after so many epochs without a better value, 0 for never.
+    held-out trials has not risen for more than plateau_epochs. patience: end after so many epochs without a better value, 0 for never.
     keep: the weights of the best epoch by that value, or the last. clip_norm: of gradients, 0 for none.
     precision: of the network on a GPU; a CPU always computes in float32.
     """
@@ -155,7 +164,7 @@ class Learner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """A first model, trained on `folds` parts of the training trials, whose scores are features of the recipe's own models."""
+    """A first model, trained on `folds` parts, 3 or more, of the training trials, whose scores are features of the recipe's own models."""
 
     folds: int
     first: Learner
@@ -226,8 +235,10 @@ def _read(document: Document, name: str) -> Recipe:
         document.report(("task",), f"must name a task, got {task!r}", "write 'task: va', or another task of your store")
     members = _members(document, data)
     stack = _stack(document, data)
+    _check_inherited(document, data)
     folds = _section(document, ("folds",), FoldsSpec, data.get("folds", {}))
     after = _section(document, ("after",), After, data.get("after", {}))
+    document.problems = list(dict.fromkeys(document.problems))  # a section that several members inherit is read for each
     document.raise_problems()
     assert isinstance(task, str)
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
@@ -246,6 +257,8 @@ def _members(document: Document, data: Mapping[str, Any]) -> dict[str, Learner]:
         place = ("members", name)
         if not name.isidentifier():
             document.report(place, "is no name for a folder", "use letters, digits and _")
+        if name == FIRST:
+            document.report(place, "is the name of a stack's first model", "name the member otherwise")
         if isinstance(node, dict):
             _check_keys(document, place, node, LEARNER)
             members[name] = _learner(document, place, node, data)
@@ -264,10 +277,22 @@ def _stack(document: Document, data: Mapping[str, Any]) -> Stack | None:
     _check_keys(document, ("stack",), node, ("folds", "first"))
     _check_keys(document, ("stack", "first"), node["first"], LEARNER)
     folds = node.get("folds", 5)
-    if not isinstance(folds, int) or isinstance(folds, bool) or folds < 3:  # a model without two of two parts has nothing to learn from
-        document.report(("stack", "folds"), f"must be 3 or more, got {folds!r}", "write 5")
-        folds = 3
+    if not isinstance(folds, int) or isinstance(folds, bool) or folds < 3:
+        why = "there are models that have not seen two of them"
+        document.report(("stack", "folds"), f"must be 3 or more, got {folds!r}", "write 5", why)
     return Stack(folds=folds, first=_learner(document, ("stack", "first"), node["first"], data))
+
+
+def _check_inherited(document: Document, data: Mapping[str, Any]) -> None:
+    """Sections beside `members` are for those that do not have their own."""
+    nodes, stack = data.get("members"), data.get("stack")
+    if not isinstance(nodes, dict) or not nodes:
+        return
+    first = [stack.get(FIRST)] if isinstance(stack, dict) else []
+    readers = [node for node in (*nodes.values(), *first) if isinstance(node, dict)]
+    for key in LEARNER:
+        if key in data and readers and all(key in node for node in readers):
+            document.report((key,), "is read by nobody, as every member has its own", f"change members.{next(iter(nodes))}.{key}")
 
 
 def _check_keys(document: Document, place: Place, node: Mapping[str, Any], known: Sequence[str]) -> None:

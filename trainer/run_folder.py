@@ -12,12 +12,11 @@ from pipeline.store import Store, publish_text
 from trainer.errors import Problem, TrainerError
 from trainer.features import Chosen
 from trainer.folds_file import read_folds, write_folds
-from trainer.recipe import Recipe, load_recipe
+from trainer.recipe import FIRST, Recipe, load_recipe
 from trainer.splits import Fold, Folds
 
 FORMAT, FORMAT_VERSION = "affectpipe/run", 1
 RUN, RECIPE, FOLDS, PREDICTIONS, SCORES = "run.json", "recipe.yaml", "folds.json", "predictions.h5", "scores.json"
-FIRST = "first"  # the folder of a stack's first models
 _MAX_BYTES = 64 << 20
 
 

@@ -36,7 +36,8 @@ class Schedule:
             period = training.restart_epochs * steps
             self._by_step = CosineAnnealingWarmRestarts(optimiser, period, training.restart_growth)
         elif training.schedule == "plateau":
-            self._plateau = ReduceLROnPlateau(optimiser, "max", PLATEAU_FACTOR, training.plateau_epochs)
+            # torch's own threshold is a share of the best value, and takes a fall for a rise where that is below 0.
+            self._plateau = ReduceLROnPlateau(optimiser, "max", PLATEAU_FACTOR, training.plateau_epochs, threshold=0.0)
 
     def step(self) -> None:
         if self._by_step is not None:

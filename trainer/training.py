@@ -24,9 +24,9 @@ from trainer.objective import Objective, weights_of
 from trainer.pooling import averaged, joined
 from trainer.predictions import Predicted, Predictions, predictions_on
 from trainer.predictions_file import write_predictions
-from trainer.recipe import Learner, Recipe
+from trainer.recipe import FIRST, Learner, Recipe
 from trainer.rows import ArrayRows
-from trainer.run_folder import FIRST, Trained, begin
+from trainer.run_folder import Trained, begin
 from trainer.scores import Evaluation, evaluate
 from trainer.selection import Selection
 from trainer.splits import Fold, Folds, Scheme, make_folds
@@ -127,8 +127,10 @@ def check_recipe(recipe: Recipe, store: Store, task: Task, folds: Folds) -> None
     problems = []
     for learner in (*recipe.members.values(), *([recipe.stack.first] if recipe.stack is not None else [])):
         Objective(learner.loss, task)
-    for name, learner in recipe.members.items():
-        if not _reads(learner) and recipe.stack is None:
+    if recipe.after.smoothing is not None:
+        recipe.after.smoothing.widths(len(task.columns))
+    for name, learner in {**recipe.members, **({FIRST: recipe.stack.first} if recipe.stack is not None else {})}.items():
+        if not _reads(learner) and (recipe.stack is None or name == FIRST):
             fix = "name some below features.audio or features.visual"
             problems.append(Problem(what="reads no feature", where=f"{recipe.name}, {name}", why="both lists are empty", fix=fix))
         if (learner.reading.per == "clip") != labels.per_trial:

@@ -48,7 +48,8 @@ class ClipTcn(nn.Module):
         super().__init__()
         self.names, self.per_trial = tuple(inputs.dims), inputs.per_trial
         dim = params.d_model
-        check_heads(dim, params.heads, "model.heads", "change model.heads, or model.d_model")
+        if params.layers:
+            check_heads(dim, params.heads, "model.heads", "change model.heads, or model.d_model")
         self.temporal = TemporalNet(
             sum(inputs.dims.values()), [dim] * params.blocks, kernel=params.kernel, dropout=params.tcn_dropout, causal=True
         )

@@ -14,7 +14,7 @@ from trainer.layers.local_attention import LocalAttention
 from trainer.layers.masks import zeroed
 from trainer.layers.recurrent import Recurrent
 from trainer.systems.contract import FINAL, Inputs, Outputs
-from trainer.systems.parts import joined, positive, shares
+from trainer.systems.parts import joined, positive, require_rows, shares
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +38,13 @@ class GruAttentionParams:
 
 
 class GruAttention(nn.Module):
-    """One answer per row."""
+    """One answer per row: raises TrainerError for one per clip."""
 
     Params = GruAttentionParams
 
     def __init__(self, params: GruAttentionParams, inputs: Inputs) -> None:
         super().__init__()
+        require_rows(inputs)
         self.names = tuple(inputs.dims)
         self.gru = Recurrent(sum(inputs.dims.values()), params.gru_hidden, layers=params.gru_layers, dropout=params.dropout)
         self.attention = nn.ModuleList(

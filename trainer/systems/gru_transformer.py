@@ -16,7 +16,7 @@ from trainer.layers.masks import zeroed
 from trainer.layers.recurrent import Recurrent
 from trainer.layers.transformer import EncoderDecoder
 from trainer.systems.contract import FINAL, Inputs, Outputs
-from trainer.systems.parts import MultipleOf, joined, positive, shares
+from trainer.systems.parts import MultipleOf, joined, positive, require_rows, shares
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +41,13 @@ class GruTransformerParams:
 
 
 class GruTransformer(nn.Module):
-    """Heads `gru` and `transformer` beside the final one. One answer per row."""
+    """Heads `gru` and `transformer` beside the final one. One answer per row: raises TrainerError for one per clip."""
 
     Params = GruTransformerParams
 
     def __init__(self, params: GruTransformerParams, inputs: Inputs) -> None:
         super().__init__()
+        require_rows(inputs)
         self.names, n_in, n_out = tuple(inputs.dims), sum(inputs.dims.values()), inputs.n_outputs
         self.gru = Recurrent(n_in, params.gru_hidden, layers=params.gru_layers, dropout=params.dropout)
         self.fitted = MultipleOf(n_in, params.heads, params.dim)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from trainer.errors import Problem, TrainerError
 from trainer.layers.masks import RowNorm, zeroed
+from trainer.systems.contract import Inputs
 
 
 def joined(features: Mapping[str, Tensor], names: Iterable[str]) -> Tensor:
@@ -42,13 +43,21 @@ class MultipleOf(nn.Module):
         self.linear = nn.Linear(n_in, self.dim) if dim or self.dim != n_in else None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        return x if self.linear is None else zeroed(self.linear(x), mask)
+        # Before the layer too: the gradient of its weights is a product with what it read.
+        return x if self.linear is None else zeroed(self.linear(zeroed(x, mask)), mask)
 
 
 def check_heads(dim: int, heads: int, where: str, fix: str) -> None:
     """Raises TrainerError where attention cannot share so many numbers among its heads."""
     if dim % heads:
         raise TrainerError(Problem(what=f"{dim} numbers for {heads} heads", where=where, why="they must be a multiple", fix=fix))
+
+
+def require_rows(inputs: Inputs) -> None:
+    """Raises TrainerError where one answer for each clip is asked of a system that has none."""
+    if inputs.per_trial:
+        fix = "train a task with labels per row, or take another system"
+        raise TrainerError(Problem(what="the system gives one answer per row", where="model.system", why="labels are per clip", fix=fix))
 
 
 def positive(**values: float) -> None:

@@ -18,7 +18,7 @@ from trainer.layers.expansion import ExpandCompress
 from trainer.layers.masks import zeroed
 from trainer.layers.transformer import EncoderDecoder
 from trainer.systems.contract import FINAL, Inputs, Outputs
-from trainer.systems.parts import MultipleOf, joined, positive, shares
+from trainer.systems.parts import MultipleOf, joined, positive, require_rows, shares
 
 SURE = 1e-3  # what a unanimous vote leaves open, so that it is a logit
 
@@ -47,12 +47,13 @@ class TwoTransformersParams:
 
 
 class TwoTransformers(nn.Module):
-    """Heads `t1`, `t2` and `expanded` beside the final one. One answer per row."""
+    """Heads `t1`, `t2` and `expanded` beside the final one. One answer per row: raises TrainerError for one per clip."""
 
     Params = TwoTransformersParams
 
     def __init__(self, params: TwoTransformersParams, inputs: Inputs) -> None:
         super().__init__()
+        require_rows(inputs)
         self.names, self.params = tuple(inputs.dims), params
         self.fitted = MultipleOf(sum(inputs.dims.values()), params.heads, params.dim)
         branches = ("t1",) if params.branches == "t1" else ("t1", "t2", "expanded")
