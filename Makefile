@@ -18,6 +18,7 @@ setup: .venv/ready
 demo: setup
 	@test -f $(DEMO)/truth.json || { rm -rf $(DEMO); $(BIN)/affectpipe sample $(DEMO); }
 	$(BIN)/affectpipe run $(DEMO)/videos --labels $(DEMO)/labels --cache cache --store stores/demo
+	$(BIN)/affectpipe train demo --store stores/demo --out runs/demo --baselines
 
 # Two at a time: more need 3 GB of memory each.
 JOBS ?= 2
@@ -35,9 +36,10 @@ CLIPS ?= $(DEMO)/videos/106.mp4 $(DEMO)/videos/video5.mp4
 bench: setup
 	$(BIN)/python benchmarks/plan.py
 	$(BIN)/python benchmarks/reader.py
+	$(BIN)/python benchmarks/train.py
 	@test -f $(DEMO)/truth.json || { rm -rf $(DEMO); $(BIN)/affectpipe sample $(DEMO); }
 	$(BIN)/python benchmarks/faces.py $(CLIPS)
 	$(BIN)/python benchmarks/scale.py $(CLIPS)
 
 clean:
-	rm -rf .venv $(DEMO) stores/demo
+	rm -rf .venv $(DEMO) stores/demo runs/demo

@@ -171,6 +171,17 @@ def test_reading_windows_beside_numpy(words: list[str], tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "what was written is removed"
 
 
+def test_a_step_that_waits_for_data(tmp_path: Path) -> None:
+    printed = run("train.py", "--trials", "2", "--rows", "9000", "--steps", "2", "--repeats", "1", "--folder", tmp_path)
+    assert "90 windows in 3 batches of 32, 3456 numbers a row; 0 workers of " in printed
+    steps = {name: number(rf"(?m)^{name} +(\d+\.\d) ms a step, of which it waits ", printed) for name in ("ahead", "in line")}
+    ratio = number(r"(?m)^ratio in line / ahead: (\d+\.\d\d)", printed)
+    assert ratio == pytest.approx(steps["in line"] / steps["ahead"], abs=0.01)
+    shares = {name: number(rf"(?m)^{name} .* it waits (\d+\.\d\d)%", printed) for name in steps}
+    assert 0 <= shares["ahead"] < shares["in line"] < 100, "what is read while another batch is computed is not waited for"
+    assert list(tmp_path.iterdir()) == [], "what was written is removed"
+
+
 def detections(*faces: tuple[int, int, float, float]) -> Detections:
     """(frame, track, x, prob): a face 100 px wide at x, its eyes 40 px apart."""
     frame, track, x, prob = (np.array(column) for column in zip(*faces, strict=True)) if faces else (np.zeros(0),) * 4

@@ -1,4 +1,4 @@
-"""A store to train on: sample clips with what their labels do not say put into further labels, extracted by the pipeline and nothing else."""
+"""Stores to train on: sample clips with more labels, made of what is true of them, and features that the pipeline extracted."""
 
 from __future__ import annotations
 
