@@ -29,6 +29,8 @@ def choose_features(store: Store, wanted: Features) -> Chosen:
     Raises TrainerError where a kind that the recipe reads is not in the store at all, and StoreError where a feature cannot be read.
     """
     about = {name: store.open_feature(name) for name in store.features}
+    for word in {*wanted.audio, *wanted.visual} & set(store.damaged):
+        store.open_feature(word)  # another one must not take its place unsaid
     problems: list[Problem] = []
     notes: list[str] = []
     found = {}

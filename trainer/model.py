@@ -17,6 +17,7 @@ from trainer.averaging import Average
 from trainer.data import ClipDataset, WindowDataset
 from trainer.errors import Problem, TrainerError
 from trainer.features import Chosen
+from trainer.labels import labels_of
 from trainer.loader import BatchLoader
 from trainer.objective import Objective
 from trainer.order import Order
@@ -113,9 +114,9 @@ def _require_numbers(values: Floats, trial: str) -> None:
 
 
 def task_for(store: Store, name: str) -> Task:
-    """With the columns of the store's labels, where it has them. Raises TrainerError where neither knows any."""
-    labels = store.index.labels.get(name)
-    return task_of(name, labels.columns if labels is not None and name != "expr" else ())
+    """With the columns of the store's labels. Raises TrainerError where the store has none of that task."""
+    labels = labels_of(store.index, name)
+    return task_of(name, labels.columns if name != "expr" else ())
 
 
 def selection_for(store: Store, features: Chosen, task: str | None, scores: ArrayRows | None = None) -> Selection:

@@ -94,7 +94,7 @@ def test_expressions_and_action_units_are_learnt(recipe: str, settings: dict[str
     told = sets(**settings, features__audio=SOUND)
     result = trainable.train(recipe, tmp_path / "run", "--folds", "2", "--baselines", *told)
     assert result["pooled"]["value"] >= 0.6
-    assert max(beside["value"] for beside in result["baselines"].values()) <= (0.15 if recipe == "zhou_expr" else 0.55)
+    assert max(beside["value"] for beside in result["baselines"].values()) <= (0.25 if recipe == "zhou_expr" else 0.55)
 
 
 def test_intensities_of_clips_are_learnt(trainable: Trainable, tmp_path: Path) -> None:
