@@ -20,8 +20,8 @@ demo: setup
 	$(BIN)/affectpipe run $(DEMO)/videos --labels $(DEMO)/labels --cache cache --store stores/demo
 	$(BIN)/affectpipe train demo --store stores/demo --out runs/demo --baselines
 
-# Two at a time: more need 3 GB of memory each.
-JOBS ?= 2
+# Three at a time, on two cores: some tests wait for SLURM. Each takes up to 3 GB of memory.
+JOBS ?= 3
 test: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0
 
