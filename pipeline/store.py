@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import AffectpipeError, Problem
-from pipeline.hdf5 import CorruptFileError, guarded_file, is_whole, read_texts, sealed_file, text_attr, write_texts
+from pipeline.hdf5 import CHECKSUM, CorruptFileError, guarded_file, is_whole, read_texts, sealed_file, text_attr, write_texts
 from pipeline.publish import publish_text, published
 
 __all__ = [
@@ -72,13 +72,17 @@ class Index:
     frame: npt.NDArray[np.int64]
     labels: Mapping[str, Labels]
     rows_digest: str
+    _number: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_number", {trial: i for i, trial in enumerate(self.trials)})
 
     def rows(self, trial: str) -> slice:
         """Raises StoreError for a trial that the store does not have."""
-        if trial not in self.trials:
+        i = self._number.get(trial)
+        if i is None:
             why, fix = f"it has {len(self.trials)} others", "see `affectpipe inspect STORE`"
             raise StoreError(Problem(what=f"no trial {trial!r}", where=INDEX, why=why, fix=fix))
-        i = self.trials.index(trial)
         return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
 
 
@@ -138,7 +142,7 @@ class Feature:
     and safe after a fork. A Feature can be sent to another process, which opens the file again when it first reads.
 
     dim: D. dtype: float16 or float32. valid: (N,) bool, in memory. columns: D names or none. extractor: its name. modality: "audio",
-    "visual", or empty in stores of before it was told.
+    "visual", or empty in stores of before it was told. checksum: of the file's bytes, as it was sealed.
     """
 
     def __init__(self, path: Path, file: h5py.File, n_rows: int) -> None:
@@ -156,6 +160,7 @@ class Feature:
         self.path, self.dim, self.dtype, self.valid = path, int(values.shape[1]), values.dtype, valid[:]
         self.columns = tuple(read_texts(file, "columns")) if "columns" in file else ()
         self.extractor, self.modality = (text_attr(file.attrs, name) if name in file.attrs else "" for name in ("extractor", "modality"))
+        self.checksum = text_attr(file.attrs, CHECKSUM)
         self._row_bytes = self.dim * self.dtype.itemsize
 
     def read(self, start: int, out: npt.NDArray[Any]) -> None:

@@ -40,6 +40,13 @@ def tuned(predictions: Predictions, index: Index) -> Predictions:
     return dataclasses.replace(predictions, thresholds=np.array([by_fold[int(number)] for number in predictions.fold]))
 
 
+def thresholds_by_fold(predictions: Predictions) -> dict[int, Float64]:
+    """(D,) of each fold; none where they were not tuned."""
+    if predictions.thresholds is None:
+        return {}
+    return {int(fold): predictions.thresholds[i] for i, fold in enumerate(predictions.fold)}
+
+
 def with_thresholds(predictions: Predictions, by_fold: Mapping[int, Float64]) -> Predictions:
     """Of trials that a fold held out that fold's thresholds, of others the mean of all folds'. No fold: as they are."""
     if not by_fold:

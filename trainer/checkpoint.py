@@ -5,6 +5,7 @@ Nothing is kept of random numbers: each epoch's are drawn from a seed that follo
 
 from __future__ import annotations
 
+import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,10 @@ class Checkpoint:
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Raises the pipeline's PassingError where the disk is full or cannot be written."""
     fields = {name: getattr(checkpoint, name) for name in Checkpoint.__slots__}
+    buffer = io.BytesIO()  # of a full disk torch would say that a position was not the expected one
+    torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **fields}, buffer)
     with published(path) as temporary:
-        torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **fields}, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_checkpoint(path: Path, device: str = "cpu") -> Checkpoint | None:

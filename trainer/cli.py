@@ -37,6 +37,12 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
             for problem in error.problems:
                 click.echo(f"error: {problem}", err=True)
             sys.exit(WRONG_REQUEST)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_full(error):
+                raise
+            fix = "lower training.batch_size, reading.rows or the numbers below model, then run again"
+            click.echo(f"error: there is not enough memory: {str(error).splitlines()[0][:200] if str(error) else error!r}; {fix}", err=True)
+            sys.exit(SOME_FAILED)
         except KeyboardInterrupt:
             click.echo("stopped; the same command again goes on after the last epoch that came to its end", err=True)
             sys.exit(STOPPED)
@@ -44,8 +50,15 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def _is_full(error: MemoryError | RuntimeError) -> bool:
+    """Torch says so in words: `DefaultCPUAllocator: can't allocate memory`, `CUDA out of memory`."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in ("allocate memory", "out of memory"))
+
+
 def _computing(command: Callable[..., None]) -> Callable[..., None]:
-    command = click.option("--workers", default=0, show_default=True, help="Processes that read; 0 reads on a thread.")(command)
+    command = click.option(
+        "--workers", default=0, show_default=True, type=click.IntRange(min=0), help="Processes that read; 0 reads on a thread."
+    )(command)
     return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")(command)
 
 
@@ -255,6 +268,8 @@ def _machine(device: str, workers: int) -> Machine:
     if device == "auto":
         return Machine(device="cuda" if torch.cuda.is_available() else "cpu", workers=workers)
     try:
+        if torch.device(device).type not in ("cpu", "cuda"):
+            raise RuntimeError("it is neither the processor nor a GPU of CUDA's")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         why = str(error).partition("\n")[0]
@@ -263,7 +278,13 @@ def _machine(device: str, workers: int) -> Machine:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """As short as they are different."""
+    """As short as they are different. Raises TrainerError where two are the same."""
+    from trainer.errors import Problem, TrainerError
+
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise TrainerError(
+            Problem(what="the same run twice", where="compare", why="it differs from itself in nothing", fix="name each once")
+        )
     short = [path.name if path.is_dir() else path.stem for path in paths]
     return short if len(set(short)) == len(short) else list(map(str, paths))
 

@@ -86,7 +86,8 @@ class _Run:
         self.dtype = _PRECISIONS.get(self.training.precision) if on_gpu else None
         self.scaler = GradScaler(machine.device, enabled=self.dtype is torch.float16)
         self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {"value": None, "epoch": 0, "weights": {}}
+        self.best: dict[str, Any] = {"value": None, "epoch": 0, "weights": {}}  # what is kept
+        self.peak = (-math.inf, 0)  # the highest value, and its epoch
         self.is_finished = False
         self.made_for = {"name": name, "trials": list(train.names), "learner": repr(model.learner), "features": list(train.features)}
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +108,7 @@ class _Run:
         targets = {f"value_{target}": one for target, one in score.targets.items()} if score is not None else {}
         row = {"epoch": number, "lr": lr, "loss": loss, "value": score.value if score is not None else None, **targets}
         self.history.append(row | {"seconds": time.perf_counter() - began, "waiting_share": waited_s / trained_s})
-        stale = number - self.best["epoch"]
+        stale = number - self.peak[1]
         self.is_finished = number >= self.training.epochs or 0 < self.training.patience <= stale
         if self.log is not None:
             self.log.epoch(self.history)
@@ -138,14 +139,16 @@ class _Run:
         return mean, batches.waited_s
 
     def _note_best(self, number: int, value: float) -> None:
-        """The epoch that is kept so far."""
+        """The epoch that is kept so far, and the best, which may be another."""
+        if value > self.peak[0] or not self.peak[1]:
+            self.peak = (value, number)
         if self.training.keep == "last" or self.best["value"] is None or value > self.best["value"]:
             self.best = {"value": value, "epoch": number, "weights": copy.deepcopy(self.network.state_dict())}
 
     def line(self) -> str:
         row = self.history[-1]
         value = f", {self.model.task.title} {row['value']:.4f}" if row["value"] is not None else ""
-        best = f" (best {self.best['value']:.4f}, epoch {self.best['epoch']})" if row["value"] is not None else ""
+        best = f" (best {self.peak[0]:.4f}, epoch {self.peak[1]})" if row["value"] is not None else ""
         return f"{self.name}: epoch {row['epoch']} of {self.training.epochs}, loss {row['loss']:.4f}{value}{best}"
 
     def end(self) -> Fitted:
@@ -160,7 +163,7 @@ class _Run:
         return {"network": self.network, "optimiser": self.optimiser, "schedule": self.schedule, "scaler": self.scaler}
 
     def _save(self) -> None:
-        state = {name: part.state_dict() for name, part in self._parts().items()} | {"history": self.history}
+        state = {name: part.state_dict() for name, part in self._parts().items()} | {"history": self.history, "peak": list(self.peak)}
         if self.is_finished:  # what is left is to predict, and that takes the best weights only
             state = {"history": self.history}
         checkpoint = Checkpoint(epoch=len(self.history), state=state, best=self.best, finished=self.is_finished, made_for=self.made_for)
@@ -174,7 +177,14 @@ class _Run:
             differing = [name for name in self.made_for if found.made_for.get(name) != self.made_for[name]]
             why, fix = f"it differs in: {', '.join(differing)}", "name another folder with --out, or remove this one"
             raise TrainerError(Problem(what="is of another training", where=str(self.folder / CHECKPOINT), why=why, fix=fix))
-        self.history, self.best, self.is_finished = found.state["history"], found.best, found.finished
-        if not self.is_finished:
-            for name, part in self._parts().items():
-                part.load_state_dict(found.state[name])
+        try:
+            self.history, self.best, self.is_finished = found.state["history"], found.best, found.finished
+            if self.is_finished:
+                self.network.load_state_dict(self.best["weights"])
+            else:
+                self.peak = (float(found.state["peak"][0]), int(found.state["peak"][1]))
+                for name, part in self._parts().items():
+                    part.load_state_dict(found.state[name])
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            why, fix = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", "remove it, and it is trained again"
+            raise TrainerError(Problem(what="is damaged", where=str(self.folder / CHECKPOINT), why=why, fix=fix)) from error

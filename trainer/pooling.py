@@ -34,7 +34,7 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
         times_s=gathered("times_s"),
         values=gathered("values"),
         valid=gathered("valid"),
-        fold=np.array([part.fold[part.trials.index(trial)] for trial, part in pieces], np.int64),
+        fold=np.array([part.fold_of(trial) for trial, part in pieces], np.int64),
         thresholds=thresholds_by_trial([part.thresholds_of(trial) for trial, part in pieces], len(parts[0].columns)),
         per_trial=parts[0].per_trial,
         rows=parts[0].rows,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.store import Store
-from trainer.after import smoothed, with_thresholds
+from trainer.after import smoothed, thresholds_by_fold, with_thresholds
 from trainer.arrays import Float64
 from trainer.checkpoint import read_checkpoint
 from trainer.errors import Problem, TrainerError, named
@@ -165,7 +165,4 @@ def _thresholds(trained: Trained) -> dict[int, Float64]:
     """Of each fold, where they were tuned."""
     if not trained.recipe.after.thresholds:
         return {}
-    known = read_predictions(trained.folder.predictions)
-    if known.thresholds is None:
-        return {}
-    return {int(fold): known.thresholds[i] for i, fold in enumerate(known.fold)}
+    return thresholds_by_fold(read_predictions(trained.folder.predictions))

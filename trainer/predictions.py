@@ -40,8 +40,10 @@ class Predictions:
     per_trial: bool = False
     rows: str = ""
     made_by: Mapping[str, Any] = field(default_factory=dict)
+    _number: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_number", {trial: i for i, trial in enumerate(self.trials)})
         v, n, d = len(self.trials), len(self.values), len(self.columns)
         self._require(len(set(self.trials)) == v, "each trial once", "some twice")
         self._require(len(set(self.columns)) == d > 0, "different columns, one or more", self.columns)
@@ -76,17 +78,20 @@ class Predictions:
         if not holds:
             raise ValueError(f"predictions of {self.task!r}: expected {expected}, got {got}")
 
+    def fold_of(self, trial: str) -> int:
+        return int(self.fold[self._number[trial]])
+
     @property
     def judged_as(self) -> Task:
         return task_of(self.task, self.columns)
 
     def slice_of(self, trial: str) -> slice:
-        i = self.trials.index(trial)
+        i = self._number[trial]
         return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
 
     def thresholds_of(self, trial: str) -> Float64 | None:
         """(D,)"""
-        return None if self.thresholds is None else self.thresholds[self.trials.index(trial)]
+        return None if self.thresholds is None else self.thresholds[self._number[trial]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

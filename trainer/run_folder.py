@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pipeline.store import Store, publish_text
 from trainer.errors import Problem, TrainerError
@@ -86,6 +89,7 @@ def begin(path: Path, recipe: Recipe, store: Store, columns: tuple[str, ...], fe
         "task": recipe.task,
         "columns": list(columns),
         "features": {name: asdict(one) for name, one in features.items()},
+        "data": _data(store, recipe.task, features),
         "source": trained.source,
     }
     if (path / RUN).exists():
@@ -100,12 +104,23 @@ def begin(path: Path, recipe: Recipe, store: Store, columns: tuple[str, ...], fe
     return trained
 
 
+def _data(store: Store, task: str, features: Mapping[str, Chosen]) -> dict[str, str]:
+    """Digests of all that is learnt from, by feature, and of the labels: another feature under the same name makes another run."""
+    names = sorted({name for one in features.values() for name in one.names})
+    labels = store.index.labels[task]
+    digest = hashlib.sha256(np.ascontiguousarray(labels.valid).tobytes())
+    digest.update(np.where(labels.valid, labels.values, 0).astype(np.float32).tobytes())
+    return {name: store.open_feature(name).checksum for name in names} | {f"labels of {task}": f"sha256:{digest.hexdigest()}"}
+
+
 def _check_same(path: Path, said: Mapping[str, Any], recipe: Recipe, folds: Folds, store: Store) -> None:
     """Raises TrainerError where the folder's run is another one than is asked for."""
     before = _said(path)
-    differing = [
-        name for name in ("recipe", "rows", "task", "columns", "features") if before.get(name) != json.loads(json.dumps(said[name]))
-    ]
+    now = json.loads(json.dumps(said))
+    differing = [name for name in ("recipe", "rows", "task", "columns", "features") if before.get(name) != now[name]]
+    was = before.get("data") or {}
+    if changed := sorted(name for name, digest in now["data"].items() if was.get(name) != digest):
+        differing.append(f"what the store holds of {', '.join(changed)}")
     if (path / RECIPE).read_text(encoding="utf-8") != recipe.text and "recipe" not in differing:
         differing.append("the recipe's settings")
     if read_folds(path / FOLDS, store.index).folds != folds.folds if "rows" not in differing else False:

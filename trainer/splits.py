@@ -95,9 +95,10 @@ def make_folds(index: Index, scheme: Scheme, *, trials: Sequence[str] | None = N
     elif scheme.official_first:
         official = _official(chosen, split, facts, every=True)
         inside = [part for group in groups if (part := tuple(trial for trial in group if split[trial] == "train"))]
-        folds = _as_folds([official.validation, *_parts(index, scheme, inside, scheme.n_folds - 1)])
+        held = [official.validation, *_parts(index, scheme, inside, scheme.n_folds - 1)]
+        folds = [official, *_as_folds(held, groups)[1:]]
     else:
-        folds = _as_folds(_parts(index, scheme, groups, scheme.n_folds))
+        folds = _as_folds(_parts(index, scheme, groups, scheme.n_folds), groups)
     return Folds(scheme=scheme, folds=tuple(folds), left_out=left_out)
 
 
@@ -167,9 +168,15 @@ def _shares(index: Index, scheme: Scheme, groups: Sequence[Sequence[str]]) -> Fl
     return np.asarray(per_group / np.maximum(per_group.sum(axis=0), 1))
 
 
-def _as_folds(held: Sequence[tuple[str, ...]]) -> tuple[Fold, ...]:
-    every = [trial for part in held for trial in part]
-    return tuple(Fold(train=tuple(sorted(set(every) - set(part))), validation=tuple(sorted(part))) for part in held)
+def _as_folds(held: Sequence[tuple[str, ...]], groups: Iterable[Sequence[str]]) -> tuple[Fold, ...]:
+    """What one fold holds out the others train on, but for trials of the same group, which an official split may have parted."""
+    every = {trial for part in held for trial in part}
+    group_of = {trial: frozenset(group) for group in groups for trial in group}
+    folds = []
+    for part in held:
+        mates = frozenset().union(*(group_of[trial] for trial in part))
+        folds.append(Fold(train=tuple(sorted(every - mates)), validation=tuple(sorted(part))))
+    return tuple(folds)
 
 
 def _fold_problems(i: int, fold: Fold) -> Iterable[Problem]:

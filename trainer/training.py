@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pipeline.store import Store, publish_text
-from trainer.after import smoothed, tuned
+from trainer.after import smoothed, thresholds_by_fold, tuned, with_thresholds
 from trainer.errors import Problem, TrainerError
 from trainer.features import Chosen, choose_features
 from trainer.fit import Fitted, fit, seed_of
@@ -113,6 +113,8 @@ def train(
     predictions = joined([one.predictions for one in results])
     if recipe.after.thresholds:
         predictions = tuned(predictions, store.index)
+        by_fold = thresholds_by_fold(predictions)
+        results = tuple(_judged(one, with_thresholds(one.predictions, by_fold), store) for one in results)
     pooled = evaluate(predictions, store.index)
     predictions = dataclasses.replace(predictions, made_by={"recipe": recipe.name, "store": str(store.folder)})
     write_predictions(trained.folder.predictions, predictions)
@@ -156,6 +158,10 @@ def _try_networks(recipe: Recipe, learners: Mapping[str, Learner], features: Map
         if recipe.stack is not None and name != FIRST:
             dims[SCORES] = recipe.stack.folds * len(task.columns)
         new_network(learner, inputs_of(dims, features[name], learner, task))
+
+
+def _judged(result: FoldResult, predictions: Predictions, store: Store) -> FoldResult:
+    return dataclasses.replace(result, predictions=predictions, evaluation=evaluate(predictions, store.index))
 
 
 def _reads(learner: Learner) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from desk import here
 from trainable import Trainable, sets
 
+from pipeline.hdf5 import sealed_file
 from pipeline.store import open_store
 from trainer.predictions_file import read_predictions
 
@@ -90,6 +93,56 @@ def _log(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.parametrize("what", ["onet", "labels of va"])
+def test_another_store_s_data_is_another_run(what: str, run: Path, trainable: Trainable, tmp_path: Path) -> None:
+    """Under the same names and on the same rows. The run is as it was."""
+    changed, mine = tmp_path / "store", tmp_path / "run"
+    shutil.copytree(trainable.rows.store, changed)
+    shutil.copytree(run, mine)
+    with sealed_file(changed / "new.h5") as new, h5py.File(changed / ("onet.h5" if what == "onet" else "index.h5")) as old:
+        for name in old:
+            old.copy(name, new)
+        for name, value in old.attrs.items():
+            if name != "checksum":
+                new.attrs[name] = value
+        place = "values" if what == "onet" else "labels/va/values"
+        new[place][5] = 0.25
+    (changed / "new.h5").replace(changed / ("onet.h5" if what == "onet" else "index.h5"))
+    before = {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()}
+    done = here(["train", "demo", "--store", str(changed), "--out", str(mine), "--folds", "2", *sets(**QUICK)])
+    assert done.status == 2
+    assert f"holds another run: it differs in what the store holds of {what}; name a new folder with --out" in done.err
+    assert {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()} == before
+
+
+def test_thresholds_of_other_folds_are_in_every_score(trainable: Trainable, tmp_path: Path) -> None:
+    settings = {"reading__rows": 30, "reading__stride": 30, "training__epochs": 2, "training__lr": 1e-3, "model__layers": 1}
+    said = trainable.train("zhou_au", tmp_path / "run", "--folds", "2", *sets(**settings, after__thresholds="true"))
+    predictions = read_predictions(tmp_path / "run" / "predictions.h5")
+    assert predictions.thresholds is not None
+    for fold in said["folds"]:
+        mine = [word for trial in predictions.trials if predictions.fold_of(trial) == fold["fold"] for word in ("--trial", trial)]
+        alone = trainable.command("evaluate", str(tmp_path / "run"), *mine)
+        assert alone.json["value"] == pytest.approx(fold["value"], abs=1e-12)
+    again = trainable.command("predict", str(tmp_path / "run"), "--out", str(tmp_path / "again.h5"))
+    assert again.status == 0, again.err
+    np.testing.assert_array_equal(read_predictions(tmp_path / "again.h5").thresholds, predictions.thresholds)
+
+
+def test_a_full_disk_is_one_error(run: Path, trainable: Trainable, tmp_path: Path) -> None:
+    """Nothing half-written is left, and there is room again for the same command."""
+    words = ["train", "demo", "--store", str(trainable.rows.store), "--out", str(tmp_path / "run"), "--folds", "2", *sets(**QUICK)]
+    code = f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1)); from pipeline.cli import main; main({words!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 1
+    assert "checkpoint.pt: cannot be written: File too large; make room or mend the permissions there, then run again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path for path in (tmp_path / "run").rglob("*") if path.name.startswith(".")] == []
+    assert here(words).status == 0
+    expected, found = (read_predictions(folder / "predictions.h5") for folder in (run, tmp_path / "run"))
+    np.testing.assert_array_equal(found.values, expected.values)
+
+
 def test_runs_beside_each_other(run: Path, trainable: Trainable, tmp_path: Path) -> None:
     trainable.train("demo", tmp_path / "longer", "--folds", "2", *sets(**QUICK | {"training__epochs": 8}))
     said = here(["compare", str(run), str(tmp_path / "longer"), "--json", "--draws", "200"])
@@ -150,6 +203,9 @@ def test_two_stages_predict_what_they_held_out(trainable: Trainable, tmp_path: P
         (["train", "praveen_rja", "--set", "features.audio=[]"], "joint attention fuses sound and sight: it has no audio feature"),
         (["train", "praveen_rja_released"], "the released fusion cannot take these: expected 103 numbers that hear"),
         (["predict", "nowhere"], "nowhere: holds no run: No such file or directory; name the folder that `affectpipe train --out` made"),
+        (["train", "demo", "--device", "meta"], "--device: no device 'meta': it is neither the processor nor a GPU of CUDA's"),
+        (["train", "demo", "--workers", "-1"], "-1 is not in the range x>=0"),
+        (["compare", "nowhere", "nowhere"], "compare: the same run twice"),
         (["evaluate", "nowhere.h5"], "nowhere.h5: no usable predictions: No such file or directory"),
         (["compare", "nowhere"], "nowhere: no usable predictions: No such file or directory"),
     ],

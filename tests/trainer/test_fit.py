@@ -153,3 +153,43 @@ def test_seeds_follow_from_names() -> None:
     seeds = [seed_of(0, "fold 0, model", epoch) for epoch in range(1000)] + [seed_of(0, "fold 1, model", 0), seed_of(1, "fold 0, model", 0)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**56 for seed in seeds)
+
+
+def test_patience_counts_from_the_best_epoch_whichever_is_kept(prepared: Prepare, tmp_path: Path) -> None:
+    values = [0.1, 0.4, 0.3, 0.2, 0.5]
+    done, _ = fitted(prepared, tmp_path, judged(values), "training.epochs=5", "training.patience=2", "training.keep=last")
+    assert (done.n_epochs, done.best_epoch, done.value) == (4, 4, 0.2)
+
+
+def test_the_rate_follows_its_schedule_and_dropout_stays(prepared: Prepare, tmp_path: Path) -> None:
+    """Two batches an epoch: the rate after 0, 2 and 4 steps of a warm-up of two and a cosine of four. Each epoch begins in training mode,
+    although it was scored before."""
+    model, selection = prepared("training.epochs=3", "training.lr=0.1", "training.batch_size=3")
+    modes: list[bool] = []
+    model.network.register_forward_pre_hook(lambda network, _: modes.append(network.training))
+
+    def judge(judged_model: Model) -> Score:
+        judged_model.predict(selection, Machine())
+        return judged([0.1])(judged_model)
+
+    fit(model, selection, tmp_path, name="fold 0, model", machine=Machine(), judge=judge)
+    with (tmp_path / "log.csv").open() as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    assert rates == pytest.approx([0.05, 0.1, 0.05], rel=1e-6)
+    assert modes == [True, True, False, False] * 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": {}},
+        {"best": {"value": 0.1, "epoch": 1, "weights": {}}},
+        {"best": {"value": 0.1, "epoch": 1, "weights": {"strange": torch.zeros(2)}}},
+    ],
+)
+def test_a_checkpoint_that_holds_other_things(change: dict[str, Any], prepared: Prepare, tmp_path: Path) -> None:
+    fitted(prepared, tmp_path, judged([0.1]), "training.epochs=1")
+    path = tmp_path / "checkpoint.pt"
+    torch.save(torch.load(path, weights_only=True) | change, path)
+    with pytest.raises(TrainerError, match=r"checkpoint\.pt: is damaged: .*; remove it, and it is trained again"):
+        fitted(prepared, tmp_path, judged([0.1]), "training.epochs=1")

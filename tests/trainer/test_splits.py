@@ -217,3 +217,6 @@ def test_names_alone_do_not_refuse_an_official_split(index_of: MakeIndex, tmp_pa
         write_folds(tmp_path / "folds.json", folds)
         assert read_folds(tmp_path / "folds.json", index) == folds
     assert folds.fold_of["video1_1"] == folds.fold_of["video1_2"]
+    for fold in folds.folds[1:]:
+        held = "video1_1" in fold.validation
+        assert ("video1_3" in fold.train) != held, "who holds a subject out does not learn from a trial of it that theirs holds out"
