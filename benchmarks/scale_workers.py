@@ -1,4 +1,8 @@
-"""One worker on one core beside two on two: `affectpipe run` of the default stages, whole, on copies of clips."""
+"""One worker on one core beside two on two: `affectpipe run` of the default stages, whole, on copies of clips.
+
+And what the machine gives: two such runs of one worker each, which know nothing of each other, at once on half of the clips each. Cores
+that share a cache, memory or a clock are slower when both are busy, and no way of sharing out work can be faster than that.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +27,7 @@ from pipeline.sound import ffmpeg_binary
 
 STAGES = Path(__file__).resolve().parents[1] / "stages.yaml"
 SAMPLE_CLIPS, SAMPLE_S = 8, 6.0
+ONE, TWO, APART = "local:1 on 1 core", "local:2 on 2 cores", "two runs, local:1 on 1 core each, half of the clips each"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +40,13 @@ class Run:
 
 
 @contextmanager
-def on_cores(n_cores: int) -> Iterator[None]:
-    """What is started in the block runs on so many: the workers share them out among their threads, and decoding has none besides."""
+def on_cores(numbers: slice) -> Iterator[None]:
+    """What this thread starts in the block runs on these of the process's cores: the workers share them out among their threads, and
+    decoding has none besides."""
     before = os.sched_getaffinity(0)
-    if len(before) < n_cores:
-        sys.exit(f"{n_cores} workers need {n_cores} cores, this process has {len(before)}")
-    os.sched_setaffinity(0, sorted(before)[:n_cores])
+    if len(before) < numbers.stop:
+        sys.exit(f"{numbers.stop} workers need {numbers.stop} cores, this process has {len(before)}")
+    os.sched_setaffinity(0, sorted(before)[numbers])
     try:
         yield
     finally:
@@ -56,9 +63,9 @@ def copy_clips(clips: Sequence[Path], folder: Path, n_copies: int) -> None:
             subprocess.run([ffmpeg_binary(), "-nostdin", "-v", "error", "-i", str(clip), *words], check=True)
 
 
-def run(videos: Path, n_workers: int) -> Run:
+def run(videos: Path, n_workers: int, first_core: int = 0) -> Run:
     """With a cache and a store of its own."""
-    with tempfile.TemporaryDirectory(prefix="affectpipe-scale-") as folder, on_cores(n_workers):
+    with tempfile.TemporaryDirectory(prefix="affectpipe-scale-") as folder, on_cores(slice(first_core, first_core + n_workers)):
         os.sync()
         started, cpu_s = time.perf_counter(), _cpu_s()
         options = ["--stages", STAGES, "--cache", Path(folder, "cache"), "--store", Path(folder, "store")]
@@ -79,22 +86,43 @@ def _cpu_s() -> float:
     return spent.ru_utime + spent.ru_stime
 
 
+def beside(halves: Sequence[Path]) -> Run:
+    """A run of one worker for each of these folders, at once, on a core of its own: the seconds until the last has ended."""
+    with ThreadPoolExecutor(len(halves)) as threads:
+        started_cpu_s = _cpu_s()
+        runs = list(threads.map(lambda number: run(halves[number], 1, number), range(len(halves))))
+        cpu_s = _cpu_s() - started_cpu_s
+    return Run(whole_s=max(each.whole_s for each in runs), computing_s=max(each.computing_s for each in runs), cpu_s=cpu_s)
+
+
+def _halved(videos: Path, folder: Path) -> list[Path]:
+    """Every other clip, and the rest, as links."""
+    halves = [folder / name for name in ("even", "odd")]
+    for half in halves:
+        half.mkdir()
+    for number, video in enumerate(sorted(videos.iterdir())):
+        (halves[number % 2] / video.name).hardlink_to(video)
+    return halves
+
+
 def measure_workers(clips: Sequence[Path], n_copies: int, repeats: int) -> None:
-    found: dict[int, list[Run]] = {1: [], 2: []}
+    found: dict[str, list[Run]] = {ONE: [], TWO: [], APART: []}
     with tempfile.TemporaryDirectory(prefix="affectpipe-scale-") as folder:
         root = Path(folder)
         if not clips:
             clips = sorted(write_sample(root / "sample", clips=SAMPLE_CLIPS, seconds=SAMPLE_S).videos.iterdir())
         copy_clips(clips, root / "videos", n_copies)
+        halves = _halved(root / "videos", root)
         for _ in range(repeats):
-            for n_workers, runs in found.items():
-                runs.append(run(root / "videos", n_workers))
+            found[ONE].append(run(root / "videos", 1))
+            found[TWO].append(run(root / "videos", 2))
+            found[APART].append(beside(halves))
     print(f"\n{n_copies} copies of {', '.join(clip.name for clip in clips)}")
     head("", "computing: s", "the whole command: s", "processors: s")
-    for n_workers, runs in found.items():
-        name = f"local:{n_workers} on {n_workers} core{'s' if n_workers > 1 else ''}"
+    for name, runs in found.items():
         row(name, *(middle([getattr(each, part) for each in runs]) for part in ("computing_s", "whole_s", "cpu_s")))
-    for part, name in (("computing_s", "computing"), ("whole_s", "the whole command")):
-        one, two = (statistics.median(getattr(each, part) for each in runs) for runs in found.values())
-        each = [getattr(a, part) / getattr(b, part) for a, b in zip(*found.values(), strict=True)]
-        print(f"speed-up, {name}: {one / two:.2f} ({min(each):.2f} to {max(each):.2f})")
+    for way, said in ((TWO, "speed-up"), (APART, "what the machine gives")):
+        for part, name in (("computing_s", "computing"), ("whole_s", "the whole command")):
+            one, other = (statistics.median(getattr(each, part) for each in found[which]) for which in (ONE, way))
+            each = [getattr(a, part) / getattr(b, part) for a, b in zip(found[ONE], found[way], strict=True)]
+            print(f"{said}, {name}: {one / other:.2f} ({min(each):.2f} to {max(each):.2f})")

@@ -97,11 +97,13 @@ def test_two_workers_beside_one(tmp_path: Path) -> None:
     printed = run("scale.py", clip, "--part", "workers", "--copies", "2", "--repeats", "1")
     assert f"2 copies of {clip.name}\n" in printed
     (one,), (two,) = cells("local:1 on 1 core", printed), cells("local:2 on 2 cores", printed)
-    for computing_s, whole_s, cpu_s in (one, two):
+    (apart,) = cells("two runs, local:1 on 1 core each, half of the clips each", printed)
+    for computing_s, whole_s, cpu_s in (one, two, apart):
         assert 0 < computing_s < whole_s
         assert cpu_s > 1.0, "that alone is what loading the libraries takes"
     assert number(r"speed-up, computing: (\d+\.\d\d) ", printed) == pytest.approx(one[0] / two[0], abs=0.02)
     assert number(r"speed-up, the whole command: (\d+\.\d\d) ", printed) == pytest.approx(one[1] / two[1], abs=0.02)
+    assert number(r"what the machine gives, computing: (\d+\.\d\d) ", printed) == pytest.approx(one[0] / apart[0], abs=0.02)
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="this system does not tell a process's share of memory")
