@@ -1,6 +1,6 @@
 """A step of zhou_va: how much of its time it waits for data, beside a loop that reads each batch when it needs it.
 
-    python benchmarks/train.py [--trials 40] [--rows 3000] [--steps 12] [--workers 0] [--device cpu] [--repeats 3]
+    python benchmarks/train.py [--trials 40] [--rows 3000] [--steps 12] [--batch 32] [--workers 0] [--device cpu] [--repeats 3]
 
 A store of so many trials with the recipe's four features (1024, 1408, 512 and 512 numbers a row, float32), read as the recipe reads them:
 batches of 32 windows of 300 rows, standardised, missing rows filled. The recipe's own network, loss and optimiser. `ahead` is what the
@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--rows", type=int, default=3000, help="per trial")
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--batch", type=int, help="windows of a batch, the recipe's 32 where left out")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=3)
@@ -143,7 +144,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="affectpipe-train-", dir=options.folder) as folder:
         write(Path(folder), options.trials, options.rows)
         model, data = prepared(Path(folder))
-        batch = model.learner.training.batch_size
+        batch = options.batch or model.learner.training.batch_size
         order = Order(data.trial, "windows", seed=0)
         n_batches = -(-len(data) // batch)
         print(f"{len(data)} windows in {n_batches} batches of {batch}, {sum(dim for dim, _ in FEATURES.values())} numbers a row;", end=" ")

@@ -174,8 +174,9 @@ def test_reading_windows_beside_numpy(words: list[str], tmp_path: Path) -> None:
 
 
 def test_a_step_that_waits_for_data(tmp_path: Path) -> None:
-    printed = run("train.py", "--trials", "2", "--rows", "9000", "--steps", "2", "--repeats", "1", "--folder", tmp_path)
-    assert "90 windows in 3 batches of 32, 3456 numbers a row; 0 workers of " in printed
+    small = ["--trials", "2", "--rows", "900", "--batch", "2", "--steps", "3", "--repeats", "1"]
+    printed = run("train.py", *small, "--folder", tmp_path)
+    assert "8 windows in 4 batches of 2, 3456 numbers a row; 0 workers of " in printed
     steps = {name: number(rf"(?m)^{name} +(\d+\.\d) ms a step, of which it waits ", printed) for name in ("ahead", "in line")}
     ratio = number(r"(?m)^ratio in line / ahead: (\d+\.\d\d)", printed)
     assert ratio == pytest.approx(steps["in line"] / steps["ahead"], abs=0.01)

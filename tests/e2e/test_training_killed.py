@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from desk import COMMAND
-from trainable import Trainable, sets
+from desk import COMMAND, Desk, Done, here
+from trainable import sets
 
 from trainer.predictions_file import read_predictions
 
-SETTINGS = {"reading__rows": 30, "reading__stride": 30, "training__epochs": 6, "model__layers": 1, "training__batch_size": 4}
+SETTINGS = {"features__visual": "[]", "reading__rows": 30, "reading__stride": 15, "training__epochs": 20, "training__batch_size": 4}
 KILLS = 8
 
 
-def argv(trainable: Trainable, out: Path) -> list[str]:
-    return [str(COMMAND), "train", "demo", "--store", str(trainable.rows.store), "--out", str(out), "--folds", "2", *sets(**SETTINGS)]
+def argv(light: Desk, out: Path) -> list[str]:
+    return [str(COMMAND), "train", "demo", "--store", str(light.store), "--out", str(out), "--folds", "2", *sets(**SETTINGS)]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -45,13 +45,13 @@ def log(run: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.timeout(600)
-def test_killed_in_the_middle_of_an_epoch(trainable: Trainable, tmp_path: Path) -> None:
+def test_killed_in_the_middle_of_an_epoch(light: Desk, tmp_path: Path) -> None:
     whole, killed, moments = tmp_path / "whole", tmp_path / "killed", random.Random(1)
-    subprocess.run(argv(trainable, whole), check=True, capture_output=True, timeout=200)
+    subprocess.run(argv(light, whole), check=True, capture_output=True, timeout=200)
     n_killed, epochs = 0, set()
     while n_killed < KILLS:
         before = sum(1 for _ in killed.rglob("checkpoint.pt"))
-        run = subprocess.Popen(argv(trainable, killed), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        run = subprocess.Popen(argv(light, killed), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert run.stderr is not None
         line = run.stderr.readline()  # an epoch has ended, and the next begins
         assert "epoch" in line or "fold" in line, line
@@ -64,7 +64,7 @@ def test_killed_in_the_middle_of_an_epoch(trainable: Trainable, tmp_path: Path) 
         epochs.add(line.partition(", loss")[0])
         assert sum(1 for _ in killed.rglob("checkpoint.pt")) >= before
     assert len(epochs) >= 4, "killed in different epochs"
-    done = subprocess.run(argv(trainable, killed), check=True, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(argv(light, killed), check=True, capture_output=True, text=True, timeout=200)
     assert "held out" in done.stdout or "pooled" in done.stdout
     expected, found = weights(whole), weights(killed)
     assert expected.keys() == found.keys()
@@ -74,18 +74,21 @@ def test_killed_in_the_middle_of_an_epoch(trainable: Trainable, tmp_path: Path) 
     np.testing.assert_array_equal(one.values, other.values)
 
 
-def test_it_goes_on_only_with_the_same_training(trainable: Trainable, tmp_path: Path) -> None:
+def test_it_goes_on_only_with_the_same_training(light: Desk, tmp_path: Path) -> None:
+    def command(*words: str) -> Done:
+        return here([*words, "--store", str(light.store)])
+
     words = ["train", "demo", "--out", str(tmp_path / "run"), "--folds", "2", *sets(**SETTINGS | {"training__epochs": 1})]
-    assert trainable.command(*words).status == 0
-    assert trainable.command(*words).status == 0, "nothing is left to be done"
-    other = trainable.command(*words, "--set", "training.seed=1")
+    assert command(*words).status == 0
+    assert command(*words).status == 0, "nothing is left to be done"
+    other = command(*words, "--set", "training.seed=1")
     assert other.status == 2
     assert "holds another run: it differs in the recipe's settings; name a new folder with --out" in other.err
-    folds = trainable.command(*words[:5], "3", *words[6:])
+    folds = command(*words[:5], "3", *words[6:])
     assert folds.status == 2
     assert "holds another run: it differs in folds" in folds.err
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep")
-    full = trainable.command("train", "demo", "--out", str(tmp_path / "full"))
+    full = command("train", "demo", "--out", str(tmp_path / "full"), *sets(**SETTINGS))
     assert full.status == 2
     assert "is not empty: it holds no run of the trainer" in full.err
