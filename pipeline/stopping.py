@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -20,7 +21,11 @@ class TerminatedError(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """In the block these signals raise TerminatedError, where it is in the main thread; elsewhere Python cannot hear them."""
+    """In the block these signals raise TerminatedError, where it is in the main thread; elsewhere Python cannot hear them.
+
+    Where that comes up in a finalizer or a weak reference's callback, Python drops it and says so at length: that is kept quiet, as `check`
+    raises it again.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -28,9 +33,17 @@ def terminable() -> Iterator[None]:
     before = {number: signal.signal(number, _stop) for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         before[signal.SIGINT] = signal.signal(signal.SIGINT, _stop)
+    tell_dropped = sys.unraisablehook
+
+    def tell_others(dropped: sys.UnraisableHookArgs) -> None:
+        if not (_heard and isinstance(dropped.exc_value, KeyboardInterrupt)):
+            tell_dropped(dropped)
+
+    sys.unraisablehook = tell_others
     try:
         yield
     finally:
+        sys.unraisablehook = tell_dropped
         for number, handler in before.items():
             signal.signal(number, handler)
 

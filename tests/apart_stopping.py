@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -118,8 +120,30 @@ def test_what_was_dropped_is_raised_again(number: signal.Signals) -> None:
         def __del__(self) -> None:
             signal.raise_signal(number)
 
-    with pytest.raises(KeyboardInterrupt), terminable():  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt, match=r"^(SIG[A-Z]+)?$"), terminable():  # noqa: PT012
         Finalized()
         check()
     with terminable():
         check()
+
+
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGINT])
+def test_what_python_drops_is_not_told_and_is_raised_again(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal in a weak reference's callback. Other errors there are told as ever."""
+
+    class Thing:
+        pass
+
+    def refuse(_: object) -> None:
+        raise ValueError("another error")
+
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: told.append(dropped.exc_value))
+    with pytest.raises(KeyboardInterrupt, match=r"^(SIG[A-Z]+)?$"), terminable():  # noqa: PT012  # what is dropped, and what raises it again
+        thing, other = Thing(), Thing()
+        kept = [weakref.ref(thing, lambda _: signal.raise_signal(number)), weakref.ref(other, refuse)]
+        del thing, other
+        assert [str(each) for each in told] == ["another error"]
+        assert len(kept) == 2
+        check()
+    assert [type(each) for each in told] == [ValueError]
