@@ -94,6 +94,7 @@ def test_where_nothing_is_to_be_put_off_all_goes_on() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with put_off():
         signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_an_error_goes_on_where_nobody_told_anything() -> None:
@@ -111,7 +112,6 @@ def test_whoever_is_told_to_stop_stops_whatever_goes_wrong_meanwhile() -> None:
         work()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_dropped_is_raised_again(number: signal.Signals) -> None:
     """Python drops what comes up in a finalizer."""

@@ -111,16 +111,13 @@ def train(recipe: str, store: Path, out: Path | None, folds: str | None, subject
 
 
 def _show_result(result: Result, beside: Mapping[str, Score]) -> None:
-    import numpy as np
-
     score = result.pooled.score
     rows = [_score_row(f"fold {one.number}", one.evaluation.score) for one in result.folds if len(result.folds) > 1]
     rows.append(_score_row("all folds, pooled" if len(result.folds) > 1 else "held out", score))
     rows += [_score_row(name, one) for name, one in beside.items()]
     table(rows, ("", score.task.title, *score.targets, "trials"))
-    if len(result.values) > 1:
-        values = np.array(result.values)
-        click.echo(f"\nmean of folds {values.mean():.4f}, standard deviation {values.std(ddof=1):.4f}")
+    if result.spread is not None:
+        click.echo(f"\nmean of folds {result.mean:.4f}, standard deviation {result.spread:.4f}")
     if score.undefined:
         click.echo(f"counted as 0, having no value of their own: {', '.join(score.undefined)}")
 

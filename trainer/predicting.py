@@ -134,10 +134,8 @@ def load_model(
 ) -> Model:
     """A member of a fold, or the first model that has not seen some parts. Raises TrainerError where it is not there, not
     finished or damaged, and where the features are not those that it was trained on."""
-    is_first = member == FIRST
-    stack = trained.recipe.stack
-    learner = stack.first if is_first and stack is not None else trained.recipe.members[member]
-    folder = trained.folder.first(fold, left_out) if is_first else trained.folder.model(fold, member)
+    learner = trained.recipe.learners[member]
+    folder = trained.folder.first(fold, left_out) if member == FIRST else trained.folder.model(fold, member)
     found = read_checkpoint(folder / CHECKPOINT, machine.device)
     if found is None or not found.finished:
         why, fix = "its training was not begun" if found is None else "its training was ended", "run the same `affectpipe train` again"

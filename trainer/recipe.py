@@ -182,6 +182,11 @@ class Recipe:
     after: After
     text: str
 
+    @property
+    def learners(self) -> dict[str, Learner]:
+        """The members, and a stack's first model under its name."""
+        return {**self.members, **({FIRST: self.stack.first} if self.stack is not None else {})}
+
 
 def known_recipes() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in RECIPES.glob("*.yaml")))

@@ -53,7 +53,6 @@ class Trained:
     folder: RunFolder
     recipe: Recipe
     store: Path
-    rows: str
     columns: tuple[str, ...]
     features: Mapping[str, Chosen]
     folds: Folds
@@ -74,7 +73,6 @@ def begin(path: Path, recipe: Recipe, store: Store, columns: tuple[str, ...], fe
         folder=RunFolder(path=path),
         recipe=recipe,
         store=store.folder.absolute(),
-        rows=index.rows_digest,
         columns=columns,
         features=features,
         folds=folds,
@@ -123,7 +121,7 @@ def _check_same(path: Path, said: Mapping[str, Any], recipe: Recipe, folds: Fold
         differing.append(f"what the store holds of {', '.join(changed)}")
     if (path / RECIPE).read_text(encoding="utf-8") != recipe.text and "recipe" not in differing:
         differing.append("the recipe's settings")
-    if read_folds(path / FOLDS, store.index).folds != folds.folds if "rows" not in differing else False:
+    if "rows" not in differing and read_folds(path / FOLDS, store.index).folds != folds.folds:
         differing.append("folds")
     if differing:
         why = f"it differs in {', '.join(differing)}"
@@ -137,13 +135,11 @@ def read_run(path: Path) -> Trained:
     try:
         store = Path(said["store"])
         features = {name: Chosen(**{kind: tuple(names) for kind, names in one.items()}) for name, one in said["features"].items()}
-        columns, source, rows = tuple(map(str, said["columns"])), dict(said["source"]), str(said["rows"])
+        columns, source = tuple(map(str, said["columns"])), dict(said["source"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _refused(path / RUN, "is damaged", f"{type(error).__name__}: {error}", "train again") from error
     folds = read_folds(path / FOLDS)
-    return Trained(
-        folder=RunFolder(path=path), recipe=recipe, store=store, rows=rows, columns=columns, features=features, folds=folds, source=source
-    )
+    return Trained(folder=RunFolder(path=path), recipe=recipe, store=store, columns=columns, features=features, folds=folds, source=source)
 
 
 def _said(path: Path) -> dict[str, Any]:

@@ -63,6 +63,16 @@ class Result:
         """Of each fold."""
         return tuple(fold.evaluation.score.value for fold in self.folds)
 
+    @property
+    def mean(self) -> float:
+        """Over folds."""
+        return float(np.mean(self.values))
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation over folds (of n - 1), None of one fold."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
+
 
 def folds_for(recipe: Recipe, store: Store, task: Task, *, folds: str | None = None, subjects: Mapping[str, str] | None = None) -> Folds:
     """folds: `official`, a number of parts, or None for what the recipe says. Of the trials with a label. Raises TrainerError."""
@@ -100,13 +110,11 @@ def train(
     tell = told or (lambda _: None)
     task = task_for(store, recipe.task)
     check_recipe(recipe, store, task, folds)
-    learners = {**recipe.members, **({FIRST: recipe.stack.first} if recipe.stack is not None else {})}
-    features = {name: choose_features(store, learner.features) for name, learner in learners.items() if _reads(learner)}
-    features = {name: features.get(name, Chosen(audio=(), visual=())) for name in learners}
+    features = {name: choose_features(store, learner.features) for name, learner in recipe.learners.items()}
     for name, chosen in features.items():
         for note in chosen.notes:
             tell(f"{name}: {note}")
-    _try_networks(recipe, learners, features, store, task)
+    _try_networks(recipe, features, store, task)
     trained = begin(folder, recipe, store, task.columns, features, folds)
     trainer = _Trainer(trained, store, task, machine, subjects, tell)
     results = tuple(trainer.fold(number) for number in range(len(folds.folds)))
@@ -127,12 +135,12 @@ def check_recipe(recipe: Recipe, store: Store, task: Task, folds: Folds) -> None
     """Raises TrainerError where these do not go together."""
     labels = store.index.labels[task.name]
     problems = []
-    for learner in (*recipe.members.values(), *([recipe.stack.first] if recipe.stack is not None else [])):
+    for learner in recipe.learners.values():
         Objective(learner.loss, task)
     if recipe.after.smoothing is not None:
         recipe.after.smoothing.widths(len(task.columns))
-    for name, learner in {**recipe.members, **({FIRST: recipe.stack.first} if recipe.stack is not None else {})}.items():
-        if not _reads(learner) and (recipe.stack is None or name == FIRST):
+    for name, learner in recipe.learners.items():
+        if not (learner.features.audio or learner.features.visual) and (recipe.stack is None or name == FIRST):
             fix = "name some below features.audio or features.visual"
             problems.append(Problem(what="reads no feature", where=f"{recipe.name}, {name}", why="both lists are empty", fix=fix))
         if (learner.reading.per == "clip") != labels.per_trial:
@@ -151,9 +159,9 @@ def check_recipe(recipe: Recipe, store: Store, task: Task, folds: Folds) -> None
         raise TrainerError(problems)
 
 
-def _try_networks(recipe: Recipe, learners: Mapping[str, Learner], features: Mapping[str, Chosen], store: Store, task: Task) -> None:
+def _try_networks(recipe: Recipe, features: Mapping[str, Chosen], store: Store, task: Task) -> None:
     """Raises TrainerError where a system cannot take these features: before there is a folder that holds a run of that recipe."""
-    for name, learner in learners.items():
+    for name, learner in recipe.learners.items():
         dims = {feature: store.open_feature(feature).dim for feature in features[name].names}
         if recipe.stack is not None and name != FIRST:
             dims[SCORES] = recipe.stack.folds * len(task.columns)
@@ -164,13 +172,8 @@ def _judged(result: FoldResult, predictions: Predictions, store: Store) -> FoldR
     return dataclasses.replace(result, predictions=predictions, evaluation=evaluate(predictions, store.index))
 
 
-def _reads(learner: Learner) -> bool:
-    return bool(learner.features.audio or learner.features.visual)
-
-
 def as_data(result: Result) -> dict[str, Any]:
-    """For scores.json and --json. spread: the standard deviation over folds (of n - 1), None of one fold."""
-    values = np.array(result.values)
+    """For scores.json and --json."""
     folds = [
         {
             "fold": one.number,
@@ -182,8 +185,8 @@ def as_data(result: Result) -> dict[str, Any]:
     return {
         "task": result.pooled.score.task.name,
         "pooled": score_data(result.pooled.score),
-        "mean": float(values.mean()),
-        "spread": float(values.std(ddof=1)) if len(values) > 1 else None,
+        "mean": result.mean,
+        "spread": result.spread,
         "folds": folds,
     }
 

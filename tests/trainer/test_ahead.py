@@ -62,7 +62,7 @@ def test_leaving_early_leaves_no_thread(loader: BatchLoader) -> None:
     taken: Iterator[Any] = iter(Ahead(loader, "cpu"))
     next(taken)
     assert len(readers()) == 1
-    taken.close()  # type: ignore[attr-defined]
+    taken.close()
     assert readers() == []
 
 

@@ -51,14 +51,14 @@ def test_iterations_of_joint_attention(t: int) -> None:
     features = features_of()
     final = network(features, MASK)[FINAL]
     audio, visual = features["mfcc"], features["onet"]
-    for layer in network.attention.iterations:  # type: ignore[union-attr]
+    for layer in network.attention.iterations:
         audio, visual = layer(audio, visual, MASK)
-    by_hand = network.head(torch.cat([audio, visual], dim=-1), MASK)  # type: ignore[operator]
+    by_hand = network.head(torch.cat([audio, visual], dim=-1), MASK)
     assert torch.equal(final, by_hand)
     for i in range(t):
         other = copy.deepcopy(network)
         with torch.no_grad():
-            other.attention.iterations[i].visual.w_attention.mul_(2)  # type: ignore[union-attr,index]
+            other.attention.iterations[i].visual.w_attention.mul_(2)
         assert not torch.equal(other(features, MASK)[FINAL], final), f"iteration {i + 1}"
 
 
@@ -72,22 +72,22 @@ def test_blstms_of_joint_attention(u_blstm: bool, j_blstm: bool) -> None:
         expected["joint_blstm.rnn"] = 16 if u_blstm else 8
     assert {name: module.input_size for name, module in lstms.items()} == expected
     assert all(module.bidirectional and module.hidden_size == 4 for module in lstms.values())
-    attended = network.attention.iterations[0].audio.w_correlation  # type: ignore[union-attr,index]
+    attended = network.attention.iterations[0].audio.w_correlation
     assert attended.shape == ((8, 8) if u_blstm else (3, 3))
-    assert network.head.first.in_features == (8 if j_blstm else 16 if u_blstm else 8)  # type: ignore[union-attr]
+    assert network.head.first.in_features == (8 if j_blstm else 16 if u_blstm else 8)
 
 
 @pytest.mark.parametrize("target", ["t1", "features"])
 def test_the_target_of_the_second_transformer(target: str) -> None:
     network, seen = made("two_transformers", **SMALL, target=target), {}
-    for name, module in network.transformers.items():  # type: ignore[operator,union-attr]
+    for name, module in network.transformers.items():
         module.register_forward_hook(lambda _, given, done, name=name: seen.update({name: (*given[:2], done)}))
     features = features_of()
     network(features, MASK)
     x = torch.cat([features["mfcc"], features["onet"]], dim=-1)
     assert torch.equal(seen["t1"][0], x)
     assert torch.equal(seen["t1"][1], x), "the first one's source and target are the features"
-    assert torch.equal(seen["t2"][0], network.expansion(x, MASK))  # type: ignore[operator]
+    assert torch.equal(seen["t2"][0], network.expansion(x, MASK))
     assert torch.equal(seen["t2"][1], seen["t1"][2] if target == "t1" else x)
 
 
@@ -110,7 +110,7 @@ def test_the_vote_of_branches() -> None:
     """The share of the three that say yes, as a logit; 0.999 and 0.001 where all agree."""
     network = made("two_transformers", **SMALL, fuse="vote")
     logits = torch.tensor([[1.0, 1.0, 2.0], [1.0, 0.5, -1.0], [-3.0, -0.1, 7.0], [-1.0, -1.0, -1.0], [0.0, -1.0, -1.0]])
-    fused = network._fused({"t1": logits[:, 0], "t2": logits[:, 1], "expanded": logits[:, 2]})  # type: ignore[operator]
+    fused = network._fused({"t1": logits[:, 0], "t2": logits[:, 1], "expanded": logits[:, 2]})
     expected = [0.999, 2 / 3, 1 / 3, 0.001, 1 / 3]
     np.testing.assert_allclose(fused.sigmoid().numpy(), expected, rtol=0, atol=1e-6)  # float32 of numbers in 0 to 1
     said = network(features_of(), MASK)
@@ -128,7 +128,7 @@ def test_a_gru_without_attention_is_torchs_gru() -> None:
     gru = nn.GRU(10, 6, 2, batch_first=True).double()
     gru.load_state_dict({name.removeprefix("gru.rnn."): value for name, value in network.state_dict().items() if name.startswith("gru.")})
     x = features_of(scores)["scores"]
-    by_hand = gru(x)[0] @ network.head.weight.T + network.head.bias  # type: ignore[operator,union-attr]
+    by_hand = gru(x)[0] @ network.head.weight.T + network.head.bias
     torch.testing.assert_close(network(features_of(scores), torch.ones(B, T, dtype=torch.bool))[FINAL], by_hand, rtol=1e-12, atol=1e-14)
 
 
@@ -193,10 +193,10 @@ def test_a_causal_decoder_does_not_hear_what_comes(system: str, causal: bool) ->
 @pytest.mark.parametrize("system", ["gru_transformer", "two_transformers"])
 def test_the_transformers_width(system: str) -> None:
     """Eight numbers go to two heads as they are, to three by way of nine, and to any other number where one is named."""
-    assert made(system, **SMALL).fitted.linear is None  # type: ignore[union-attr]
+    assert made(system, **SMALL).fitted.linear is None
     for params, width in (({"heads": 3}, 9), ({"dim": 8}, 8), ({"dim": 12}, 12)):
-        linear = made(system, **{**SMALL, **params}).fitted.linear  # type: ignore[union-attr]
-        assert (linear.in_features, linear.out_features) == (8, width)  # type: ignore[union-attr]
+        linear = made(system, **{**SMALL, **params}).fitted.linear
+        assert (linear.in_features, linear.out_features) == (8, width)
 
 
 def test_a_causal_tcn_does_not_hear_what_comes() -> None:
@@ -215,8 +215,8 @@ def test_a_causal_tcn_does_not_hear_what_comes() -> None:
 def test_the_tcns_before_the_encoder(causal: bool) -> None:
     channels = {"audio_channels": (4, 3), "visual_channels": (6, 5)}
     network = made("tcn_transformer", **channels, **SMALL, causal=causal, negative_slope=0.1)
-    assert [net.dim for net in network.temporal] == [3, 5], "audio channels for what hears, visual ones for what sees"  # type: ignore[union-attr]
-    for net, x in zip(network.temporal, features_of().values(), strict=True):  # type: ignore[arg-type]
+    assert [net.dim for net in network.temporal] == [3, 5], "audio channels for what hears, visual ones for what sees"
+    for net, x in zip(network.temporal, features_of().values(), strict=True):
         given = x.clone().requires_grad_()
         net(given)[:, 4].sum().backward()
         assert given.grad is not None
@@ -227,7 +227,7 @@ def test_the_tcns_before_the_encoder(causal: bool) -> None:
 def test_scores_take_the_visual_channels() -> None:
     inputs = Inputs(audio={"mfcc": 3}, scores={"scores": 10}, rows=T, n_outputs=C)
     network = made("tcn_transformer", inputs, audio_channels=(4,), visual_channels=(6,), **SMALL)
-    assert [net.dim for net in network.temporal] == [4, 6]  # type: ignore[union-attr]
+    assert [net.dim for net in network.temporal] == [4, 6]
 
 
 def test_the_heads_norm() -> None:
